@@ -1,0 +1,223 @@
+"""When masks are refreshed, logged, saved and restored."""
+
+import json
+import time
+from collections import defaultdict
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from .checkpoints import STATE_DIR
+from .config import LongActConfig
+from .frozen_rows import clear_first_moment
+from .gradients import GradientMasker
+from .magnitude import MagnitudeObserver, sum_over_ranks
+from .masks import num_selected, select_rows
+from .projections import find_projections
+
+
+class MaskRefreshCallback(TrainerCallback):
+    """
+    Keeps one mask per Q and K projection and refreshes it once per optimizer step.
+
+    A step uses the newest evidence there is when its first backward pass starts:
+
+    - the scoring pass over the completions just generated, where the step begins with a generation and
+      `saliency_source="current_batch"`;
+    - otherwise the training forward passes of the step before;
+    - before any evidence, no row is selected: W_Q and W_K wait one step.
+
+    Masks never change between the micro-batches of a step.
+
+    Args:
+        args (`LongActConfig`):
+            Training arguments.
+        model (`nn.Module`):
+            Model to train, plain or wrapped by PEFT, before it is wrapped for distributed training.
+        metrics (`dict[str, list[float]]`, *optional*):
+            Where to append `longact/*` metrics, TRL's `trainer._metrics["train"]`.
+
+    Raises:
+        `ValueError`: If the model's projections are not understood or not trainable, or λ selects no channel.
+    """
+
+    def __init__(self, args: LongActConfig, model: nn.Module, metrics: dict[str, list[float]] | None = None):
+        self.args = args
+        self.model = model
+        self.projections = find_projections(model)
+        if args.strategy != "dense":
+            for projection in self.projections:
+                num_selected(args.sparsity_ratio, projection.head_dim)
+        self.observer = MagnitudeObserver(self.projections)
+        self.masker = GradientMasker(self.projections)
+        self.metrics = defaultdict(list) if metrics is None else metrics
+        self.generator = torch.Generator().manual_seed(args.seed)
+        self.magnitudes: dict[str, torch.Tensor] = {}
+        self.masks: dict[str, torch.Tensor] = {}
+        self.ever_selected: dict[str, torch.Tensor] = {}  # union of all masks so far
+        self.num_refreshes = 0
+        self._step_begins = False  # from the start of an optimizer step until its first backward pass
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    # When
+
+    def on_train_begin(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.args.strategy != "dense":
+            self._optimizer = kwargs["optimizer"]
+            self.masker.attach()
+            if self.masks:  # restored from a checkpoint
+                self.masker.set_masks(self.masks)
+
+    def on_step_begin(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        self._step_begins = True
+
+    def on_inputs_prepared(self) -> None:
+        """For the trainer to call when the inputs of a micro-batch are ready and its forward pass has not begun."""
+        if self._step_begins and (self.observer.num_sequences or self.args.strategy == "random"):
+            self.refresh()
+        self._step_begins = False
+
+    def on_step_end(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.args.strategy != "dense":
+            selected, total = sum_over_ranks(self.masker.pop_squared_norms()).sqrt().tolist()
+            self._log("grad_norm_selected_share", selected / total if total else float("nan"))
+        if self.observer.num_sequences:
+            self.refresh()
+        if self.args.heatmap_steps and state.global_step % self.args.heatmap_steps == 0:
+            self._log_heatmaps(state)
+
+    def detach(self) -> None:
+        """Remove all gradient hooks."""
+        self.masker.detach()
+
+    # On what
+
+    def needs_scoring_pass(self) -> bool:
+        """Whether the step that begins wants a forward pass over its new sequences, and none was observed yet."""
+        return self._wants_scoring() and not self.observer.num_sequences
+
+    def observe_scoring(self) -> AbstractContextManager[None]:
+        """Context for a no-grad pass of the policy over sequences just generated."""
+        return self.observer.observe(self.model) if self._wants_scoring() else nullcontext()
+
+    def observe_training(self, next_step_generates: bool) -> AbstractContextManager[None]:
+        """
+        Context for a training forward pass. It is observed only if the next step will need it.
+
+        Args:
+            next_step_generates (`bool`):
+                Whether the next optimizer step begins with a generation.
+        """
+        scoring_follows = next_step_generates and self.args.saliency_source == "current_batch"
+        return nullcontext() if scoring_follows or not self._measures() else self.observer.observe(self.model)
+
+    def _measures(self) -> bool:
+        return self.args.strategy in ("massive", "min")
+
+    def _wants_scoring(self) -> bool:
+        return self._step_begins and self._measures() and self.args.saliency_source == "current_batch"
+
+    # What
+
+    def refresh(self) -> None:
+        """Select rows from what was observed since the last refresh (Eq. 8–9). Call it on every rank."""
+        start = time.perf_counter()
+        if self._measures():
+            self.magnitudes = self.observer.compute()
+            self.observer.reset()
+        masks = {p.name: self._select(p) for p in self.projections}
+        dropped = self.masker.set_masks(masks)
+        if self.args.update_rule == "frozen_rows":
+            for param, rows in dropped.items():
+                clear_first_moment(self._optimizer, param, rows)
+        self._log_masks(masks)
+        self.masks = masks
+        self.ever_selected = {name: mask | self.ever_selected.get(name, mask) for name, mask in masks.items()}
+        self.num_refreshes += 1
+        self._log("refresh_seconds", time.perf_counter() - start)
+
+    def _select(self, projection) -> torch.Tensor:
+        magnitude = self.magnitudes.get(projection.name, torch.empty(projection.num_heads, projection.head_dim))
+        try:
+            return select_rows(magnitude, self.args.sparsity_ratio, self.args.strategy, self.generator)
+        except ValueError as error:
+            raise ValueError(f"{projection.name}: {error}") from error
+
+    # Metrics
+
+    def _log(self, name: str, value: float) -> None:
+        self.metrics[f"longact/{name}"].append(value)
+
+    def _log_masks(self, masks: dict[str, torch.Tensor]) -> None:
+        for kind in ("q", "k"):
+            self._log(f"density_{kind}", _cat(masks[p.name] for p in self.projections if p.kind == kind).float().mean().item())
+        new = _cat(masks.values())
+        if self.masks:
+            old = _cat(self.masks.values())
+            self._log("mask_churn", 1 - ((new & old).sum() / (new | old).sum()).item())
+        if self.magnitudes:
+            energy = _cat(self.magnitudes[name].flatten() for name in masks).square()
+            self._log("energy_share", (energy[new].sum() / energy.sum()).item())
+
+    def _log_heatmaps(self, state: TrainerState) -> None:
+        trackers = {"wandb", "trackio"} & set(self.args.report_to)
+        if trackers and state.is_world_process_zero and self.magnitudes:
+            from .analysis.heatmaps import log_heatmaps
+
+            log_heatmaps(self.magnitudes, self.masks, state.global_step, trackers)
+
+    # State
+
+    def save(self, checkpoint: str | Path) -> None:
+        """
+        Write masks, magnitudes, random generator and counter into a checkpoint. Call it on one rank.
+
+        Args:
+            checkpoint (`str` or `Path`):
+                Checkpoint folder.
+        """
+        folder = Path(checkpoint, STATE_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        groups = {"mask": self.masks, "ever_selected": self.ever_selected, "magnitude": self.magnitudes}
+        tensors = {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
+        save_file({**tensors, "generator": self.generator.get_state()}, folder / "masks.safetensors")
+        fields = ("strategy", "sparsity_ratio", "update_rule", "saliency_source")
+        state = {"num_refreshes": self.num_refreshes, **{f: getattr(self.args, f) for f in fields}}
+        (folder / "masks.json").write_text(json.dumps(state, indent=2))
+
+    def load(self, checkpoint: str | Path) -> None:
+        """
+        Restore what `save` wrote. A checkpoint of a plain `GRPOTrainer` has nothing to restore.
+
+        Args:
+            checkpoint (`str` or `Path`):
+                Checkpoint folder.
+
+        Raises:
+            `ValueError`: If the checkpoint belongs to a model with other projections.
+        """
+        folder = Path(checkpoint, STATE_DIR)
+        if not (folder / "masks.json").is_file():
+            return
+        tensors = load_file(folder / "masks.safetensors")
+        self.generator.set_state(tensors.pop("generator"))
+        groups: dict[str, dict[str, torch.Tensor]] = {"mask": {}, "ever_selected": {}, "magnitude": {}}
+        for key, tensor in tensors.items():
+            group, name = key.split("/", 1)
+            groups[group][name] = tensor
+        names = {p.name for p in self.projections}
+        if groups["mask"] and set(groups["mask"]) != names:
+            raise ValueError(
+                f"{folder} holds masks of {len(groups['mask'])} projections, this model has {len(names)}: it is the "
+                "checkpoint of another model. Choose another `output_dir` or `resume_from_checkpoint`."
+            )
+        self.masks, self.ever_selected, self.magnitudes = groups.values()
+        self.num_refreshes = json.loads((folder / "masks.json").read_text())["num_refreshes"]
+
+
+def _cat(tensors) -> torch.Tensor:
+    return torch.cat(list(tensors))

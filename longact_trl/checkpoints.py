@@ -1,0 +1,137 @@
+"""Which checkpoint a run continues from, and what TRL does not write into it."""
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging
+
+
+STATE_DIR = "longact"
+"""Folder of our own inside a checkpoint. A folder, because vLLM loads every `*.safetensors` beside the weights."""
+
+logger = logging.get_logger(__name__)
+
+
+def newest_complete_checkpoint(output_dir: str | Path) -> Path | None:
+    """
+    The newest checkpoint that can be resumed from. `LongActTrainer` lets `trainer_state.json` be written only when
+    every rank has written everything else, so a folder without a readable one was cut short.
+
+    Args:
+        output_dir (`str` or `Path`):
+            Directory that holds `checkpoint-N` folders, or does not exist yet.
+
+    Returns:
+        `Path` or `None`: `None` if there is no complete checkpoint.
+    """
+    for folder in checkpoints(output_dir):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+            return folder
+        except (FileNotFoundError, json.JSONDecodeError):
+            logger.warning(f"Skipping {folder}: it was not written to its end ({TRAINER_STATE_NAME} is missing).")
+    return None
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """
+    All `checkpoint-N` folders, newest first, complete or not.
+
+    Args:
+        output_dir (`str` or `Path`):
+            Directory of a run.
+
+    Returns:
+        `list[Path]`: Folders by descending step.
+    """
+    found = {int(p.name.rpartition("-")[2]): p for p in Path(output_dir).glob("checkpoint-[0-9]*") if p.is_dir()}
+    return [found[step] for step in sorted(found, reverse=True)]
+
+
+def resolve_resume(resume_from_checkpoint: str | bool | None, output_dir: str | Path) -> str | None:
+    """
+    Turn what a user wrote for `resume_from_checkpoint` into a checkpoint folder.
+
+    Args:
+        resume_from_checkpoint (`str`, `bool` or `None`):
+            `"auto"` continues from the newest complete checkpoint, or starts if there is none; `True` insists that
+            there is one; a path is that folder; `None` starts a new run.
+        output_dir (`str` or `Path`):
+            Directory of the run.
+
+    Returns:
+        `str` or `None`: Checkpoint folder, or `None` for a new run.
+
+    Raises:
+        `ValueError`: If there is nothing to resume from, or a new run would mix with an old one's checkpoints.
+    """
+    if resume_from_checkpoint == "auto":
+        newest = newest_complete_checkpoint(output_dir)
+        return str(newest) if newest else None
+    if resume_from_checkpoint is True:
+        newest = newest_complete_checkpoint(output_dir)
+        if newest is None:
+            raise ValueError(
+                f"`resume_from_checkpoint=True`, but {output_dir} has no complete checkpoint. Write 'auto' to start "
+                "where there is none."
+            )
+        return str(newest)
+    if resume_from_checkpoint:
+        if not Path(resume_from_checkpoint, TRAINER_STATE_NAME).is_file():
+            raise ValueError(
+                f"`resume_from_checkpoint` {str(resume_from_checkpoint)!r} is no complete checkpoint: it has no "
+                f"{TRAINER_STATE_NAME}. Write 'auto' to take the newest complete one in {output_dir}."
+            )
+        return str(resume_from_checkpoint)
+    if old := checkpoints(output_dir):
+        raise ValueError(
+            f"`output_dir` {str(output_dir)!r} holds another run's {old[0].name}. Continue it with "
+            "`resume_from_checkpoint='auto'`, or write another `output_dir`."
+        )
+    return None
+
+
+def save_rollouts(trainer: "GRPOTrainer", checkpoint: str | Path) -> None:
+    """
+    Write the completions that this rank has generated and not yet trained on. TRL forgets them, so a run resumed
+    between two optimizer steps of one generation would take other samples than the run it continues.
+
+    Args:
+        trainer (`GRPOTrainer`):
+            The trainer.
+        checkpoint (`str` or `Path`):
+            Checkpoint folder.
+    """
+    batches = trainer._buffered_inputs if trainer._step % trainer._generate_every else []
+    tensors = {f"{i}/{key}": t.contiguous().clone() for i, batch in enumerate(batches) for key, t in batch.items()}
+    save_file(tensors, _rollouts_file(trainer, checkpoint), metadata={"step": str(trainer._step)})
+
+
+def load_rollouts(trainer: "GRPOTrainer", checkpoint: str | Path) -> None:
+    """
+    Restore what `save_rollouts` wrote, on the same number of ranks.
+
+    Args:
+        trainer (`GRPOTrainer`):
+            The trainer.
+        checkpoint (`str` or `Path`):
+            Checkpoint folder.
+    """
+    file = _rollouts_file(trainer, checkpoint)
+    if not file.is_file():
+        return
+    with safe_open(file, "pt", device=str(trainer.accelerator.device)) as saved:
+        trainer._step = int(saved.metadata()["step"])
+        batches: list[dict] = [{} for _ in range(trainer.args.steps_per_generation)]
+        for name in saved.keys():
+            index, key = name.split("/", 1)
+            batches[int(index)][key] = saved.get_tensor(name)
+    trainer._buffered_inputs = batches if batches[0] else None
+
+
+def _rollouts_file(trainer: "GRPOTrainer", checkpoint: str | Path) -> Path:
+    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+    return Path(checkpoint, STATE_DIR, f"rollouts-{rank}-of-{world}.safetensors")

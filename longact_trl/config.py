@@ -1,0 +1,120 @@
+"""The fields that LongAct adds to GRPO's."""
+
+import os
+from dataclasses import dataclass, field
+
+from accelerate.utils import parse_flag_from_env
+from trl import GRPOConfig
+
+from .frozen_rows import ROWWISE_OPTIMIZERS
+from .masks import STRATEGIES, check_sparsity_ratio
+
+
+UPDATE_RULES = ("masked_gradient", "frozen_rows")
+SALIENCY_SOURCES = ("current_batch", "previous_step")
+
+
+@dataclass
+class LongActConfig(GRPOConfig):
+    r"""
+    Configuration class for the [`LongActTrainer`].
+
+    [`LongActConfig`] inherits every parameter from [`~trl.GRPOConfig`] and adds those below. Two defaults differ, so
+    that the default is DAPO as published: `epsilon_high` is 0.28, and `vllm_importance_sampling_mode` is
+    `"token_truncate"`, because a product of ratios over thousands of tokens would drop long completions.
+
+    Parameters:
+        sparsity_ratio (`float`, *optional*, defaults to `0.3`):
+            λ, share of the channels of each head whose rows in W_Q and W_K receive gradient, in (0, 1]. The paper
+            uses 0.3.
+        strategy (`str`, *optional*, defaults to `"massive"`):
+            Which channels are selected: `"massive"` those of highest magnitude, `"min"` those of lowest, `"random"`
+            a new random draw at each step, `"dense"` all of them, which is plain GRPO/DAPO.
+        update_rule (`str`, *optional*, defaults to `"masked_gradient"`):
+            `"masked_gradient"` masks gradients and nothing else (Eq. 11). `"frozen_rows"` also keeps unselected rows
+            bit-identical across the step, whatever momentum the optimizer has.
+        saliency_source (`str`, *optional*, defaults to `"current_batch"`):
+            What masks are measured on. `"current_batch"` uses the very sequences about to be trained on,
+            `"previous_step"` the training forwards of the step before, which never adds a forward pass.
+        heatmap_steps (`int`, *optional*, defaults to `50`):
+            Log magnitude heatmaps to wandb or trackio every this many steps, if either is in `report_to`. 0 never
+            does.
+    """
+
+    sparsity_ratio: float = field(
+        default=0.3,
+        metadata={
+            "help": "λ, share of the channels of each head whose rows in W_Q and W_K receive gradient, in (0, 1]. The "
+            "paper uses 0.3."
+        },
+    )
+    strategy: str = field(
+        default="massive",
+        metadata={
+            "help": "Which channels are selected: `'massive'` those of highest magnitude, `'min'` those of lowest, "
+            "`'random'` a new random draw at each step, `'dense'` all of them, which is plain GRPO/DAPO."
+        },
+    )
+    update_rule: str = field(
+        default="masked_gradient",
+        metadata={
+            "help": "`'masked_gradient'` masks gradients and nothing else (Eq. 11). `'frozen_rows'` also keeps "
+            "unselected rows bit-identical across the step, whatever momentum the optimizer has."
+        },
+    )
+    saliency_source: str = field(
+        default="current_batch",
+        metadata={
+            "help": "What masks are measured on. `'current_batch'` uses the very sequences about to be trained on, "
+            "`'previous_step'` the training forwards of the step before, which never adds a forward pass."
+        },
+    )
+    heatmap_steps: int = field(
+        default=50,
+        metadata={
+            "help": "Log magnitude heatmaps to wandb or trackio every this many steps, if either is in `report_to`. "
+            "0 never does."
+        },
+    )
+    epsilon_high: float | None = field(
+        default=0.28,
+        metadata={
+            "help": "Upper-bound epsilon value for clipping. If `None`, it defaults to the value of `epsilon`. DAPO's "
+            "clip-higher uses 0.28."
+        },
+    )
+    vllm_importance_sampling_mode: str = field(
+        default="token_truncate",
+        metadata={
+            "help": "Granularity and constraint of the importance sampling that corrects for the mismatch between "
+            "vLLM and the trained model: `'token_truncate'`, `'token_mask'`, `'sequence_truncate'` or "
+            "`'sequence_mask'`."
+        },
+    )
+
+    def __post_init__(self):
+        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("update_rule", self.update_rule, UPDATE_RULES)
+        _check_choice("saliency_source", self.saliency_source, SALIENCY_SOURCES)
+        if self.strategy != "dense":
+            check_sparsity_ratio(self.sparsity_ratio)
+        if self.heatmap_steps < 0:
+            raise ValueError(f"`heatmap_steps` must be 0 (never) or a number of steps, got {self.heatmap_steps}.")
+        super().__post_init__()
+        if self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
+            raise ValueError(
+                f"`update_rule='frozen_rows'` needs an optimizer whose step is zero where gradient and momentum are, "
+                f"got `optim={str(self.optim)!r}`. Write one of {', '.join(ROWWISE_OPTIMIZERS)}, or "
+                "`update_rule='masked_gradient'`."
+            )
+        launched_version = os.environ.get("FSDP_VERSION", "1") if parse_flag_from_env("ACCELERATE_USE_FSDP") else "2"
+        if launched_version == "1" or (self.fsdp and self.fsdp_plugin_args["fsdp_version"] == 1):
+            raise ValueError(
+                "FSDP1 flattens parameters, so rows cannot be masked. Use FSDP2 (`fsdp_version: 2` in the accelerate "
+                "config, see accelerate_configs/fsdp2.yaml) or DeepSpeed ZeRO-3 (accelerate_configs/zero3.yaml)."
+            )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"Unknown `{name}` {value!r}. Write one of {', '.join(map(repr, choices))}.")

@@ -1,0 +1,71 @@
+"""`update_rule="frozen_rows"`: rows outside the mask keep their bits, although the optimizer has momentum.
+
+A row with zero gradient still moves under AdamW while its first moment is non-zero. So when a refresh drops a row from
+the mask, its first moment is cleared. From then on zero gradient and zero momentum make the step of AdamW, SGD and Lion
+exactly zero, parameter and float32 master alike. This happens between two steps and needs no copy of the weights.
+"""
+
+import torch
+from torch import nn
+
+from .gradients import zero_rows
+
+
+FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
+"""State keys of the first moment: Adam, AdamW and Lion; SGD."""
+
+ROWWISE_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "sgd", "lion_32bit", "paged_lion_32bit")
+"""Values of `optim` whose step is zero wherever gradient and first moment are."""
+
+
+def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, rows: torch.Tensor) -> None:
+    """
+    Set the first moment of some rows of a parameter to zero, on this rank's share of it. Not a collective.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`):
+            The trainer's optimizer: plain, or wrapped by accelerate or DeepSpeed (ZeRO-1, 2, 3).
+        param (`nn.Parameter` of shape (rows, ...)):
+            Parameter whose first dimension is output rows; a `DTensor` under FSDP2.
+        rows (`torch.BoolTensor` of shape (rows,)):
+            `True` where the first moment is cleared.
+
+    Raises:
+        `ValueError`: If the optimizer keeps its state where it cannot be reached.
+    """
+    if hasattr(param, "_z3_optimizer"):  # ZeRO-3: a flat partition
+        _clear_zero3(param, rows)
+    elif hasattr(param, "_hp_mapping"):  # ZeRO-1/2: a fragment of a flat buffer, or none of it on this rank
+        if param._hp_mapping is not None:
+            fragment, address = param._hp_mapping, param._hp_mapping.lp_fragment_address
+            for key in set(FIRST_MOMENTS) & set(fragment.get_optim_state_keys()):
+                _clear_flat(fragment.get_optim_state_fragment(key), address.start, param.numel(), rows)
+    elif param in optimizer.state:  # plain torch, also with FSDP2's DTensors
+        for key in set(FIRST_MOMENTS) & set(optimizer.state[param]):
+            if optimizer.state[param][key] is not None:  # SGD without momentum
+                zero_rows(optimizer.state[param][key], rows)
+    elif optimizer.state:  # not just the time before the first step
+        raise ValueError(
+            f"{type(optimizer).__name__} hides its state, so `update_rule='frozen_rows'` cannot clear momentum. Use "
+            "`optim='adamw_torch'`, or `update_rule='masked_gradient'`."
+        )
+
+
+def _clear_zero3(param: nn.Parameter, rows: torch.Tensor) -> None:
+    from deepspeed.utils import safe_get_local_optimizer_state, safe_set_local_optimizer_state
+
+    optimizer = param._z3_optimizer
+    group, _, _ = optimizer.grad_position[optimizer.get_param_id(param)]
+    state = optimizer.optimizer.state[optimizer.fp32_partitioned_groups_flat[group]]
+    for key in set(FIRST_MOMENTS) & set(state):
+        moment = safe_get_local_optimizer_state(param, key).clone()
+        _clear_flat(moment, moment.numel() * optimizer._get_param_partition_rank(param), param.ds_numel, rows)
+        safe_set_local_optimizer_state(param, moment, key)
+
+
+def _clear_flat(moment: torch.Tensor, start: int, numel: int, rows: torch.Tensor) -> None:
+    """Clear rows in a flat piece that holds elements `start…` of a parameter of `numel` elements (then padding)."""
+    row_size = numel // rows.numel()
+    element = torch.arange(start, min(start + moment.numel(), numel), device=moment.device)
+    drop = rows.to(moment.device)[element // row_size]
+    moment.view(-1)[: element.numel()].masked_fill_(drop, 0)

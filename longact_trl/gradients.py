@@ -1,0 +1,154 @@
+"""Eq. 10–11: masks onto gradients. Unselected rows of W_Q and W_K get a gradient of exactly zero.
+
+| backend                  | where the gradient is masked                                                          |
+|--------------------------|---------------------------------------------------------------------------------------|
+| single, DDP, ZeRO-0…3    | `param.register_hook`: the full gradient of a micro-batch, before DeepSpeed reads it  |
+| FSDP2                    | `register_post_accumulate_grad_hook`: the reduced gradient, sharded over rows         |
+
+Masks must be the same on every rank: the sum of differently masked gradients trains the union of the masks.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from .projections import Projection
+
+
+Masks = Mapping[str, torch.Tensor]
+"""Name of a projection to its selected rows, bool of shape (H·D,), on the CPU."""
+
+
+class GradientMasker:
+    """
+    Hooks that zero the gradient of unselected rows: of the weight, the bias, LoRA's B, DoRA's magnitude, whatever
+    in a projection belongs to an output row and is trained. Before the first `set_masks`, no row is selected.
+
+    Args:
+        projections (`list[Projection]`):
+            Projections to mask. In a fused module the rows of other projections (V) stay as they are.
+
+    Raises:
+        `ValueError`: If a projection has no trainable parameter.
+    """
+
+    def __init__(self, projections: Sequence[Projection]):
+        self.projections = list(projections)
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._dropped: dict[nn.Module, torch.Tensor] = {}  # module -> bool (rows of its output,), True = zero it
+        self._squares: list[torch.Tensor] = []  # float32 (2,) of each gradient seen: selected rows, all rows
+        for projection in self.projections:
+            module = projection.module
+            rows = module.out_features
+            self._dropped.setdefault(module, torch.zeros(rows, dtype=torch.bool))[projection.rows] = True
+            if not row_parameters(module):
+                raise ValueError(
+                    f"{projection.name} has no trainable parameter, so LongAct has nothing to mask. Unfreeze it, or, "
+                    "for a quantised or LoRA-trained model, pass a `peft_config` whose `target_modules` include it."
+                )
+
+    def attach(self) -> None:
+        """Register the hooks. Call it after the model was wrapped for distributed training."""
+        for module, dropped in self._dropped.items():
+            for param in row_parameters(module):
+                self._dropped[module] = dropped.to(param.device)
+                if isinstance(param, DTensor):
+                    hook = self._mask_shard(module)
+                    self._handles.append(param.register_post_accumulate_grad_hook(hook))
+                else:
+                    self._handles.append(param.register_hook(self._mask_full(module)))
+
+    def detach(self) -> None:
+        """Remove all hooks."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def set_masks(self, masks: Masks) -> dict[nn.Parameter, torch.Tensor]:
+        """
+        Use these masks from the next backward pass on.
+
+        Args:
+            masks (`dict[str, torch.BoolTensor]`):
+                Projection name to selected rows (H·D,).
+
+        Returns:
+            `dict[nn.Parameter, torch.BoolTensor]`: For each masked parameter, the rows that were selected and no
+                longer are (rows of the module,).
+        """
+        before = {module: dropped.clone() for module, dropped in self._dropped.items()}
+        for projection in self.projections:
+            dropped = self._dropped[projection.module]
+            dropped[projection.rows] = ~masks[projection.name].to(dropped.device)
+        return {
+            param: dropped & ~before[module]
+            for module, dropped in self._dropped.items()
+            for param in row_parameters(module)
+        }
+
+    def pop_squared_norms(self) -> torch.Tensor:
+        """Squared gradient norms seen since the last call on this rank, float32 (2,): of selected rows, of all."""
+        total = torch.stack(self._squares).sum(0) if self._squares else torch.zeros(2)
+        self._squares.clear()
+        return total
+
+    def _mask_full(self, module: nn.Module):
+        def hook(grad: torch.Tensor) -> torch.Tensor:
+            dropped = self._dropped[module]
+            self._observe(grad, dropped)
+            # masked_fill, not multiplication: NaN · 0 is NaN.
+            return grad.masked_fill(_over_rows(dropped, grad), 0)
+
+        return hook
+
+    def _mask_shard(self, module: nn.Module):
+        def hook(param: nn.Parameter) -> None:
+            dropped = self._dropped[module]
+            self._observe(param.grad.to_local(), _local_part(param.grad, dropped))
+            zero_rows(param.grad, dropped)
+
+        return hook
+
+    def _observe(self, grad: torch.Tensor, dropped: torch.Tensor) -> None:
+        squares = torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.dim())), dtype=torch.float32).square()
+        self._squares.append(torch.stack([squares.masked_fill(dropped, 0).sum(), squares.sum()]))
+
+
+def row_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """
+    Trainable parameters of a projection whose first dimension is its output rows.
+
+    Args:
+        module (`nn.Module`):
+            A linear module or the PEFT layer around it.
+
+    Returns:
+        `list[nn.Parameter]`: weight and bias, or LoRA's B and DoRA's magnitude. LoRA's A belongs to no single row.
+    """
+    return [p for name, p in module.named_parameters() if p.requires_grad and "lora_A" not in name]
+
+
+def zero_rows(tensor: torch.Tensor, rows: torch.Tensor) -> None:
+    """
+    Set rows of a tensor to zero in place, on this rank's share of it.
+
+    Args:
+        tensor (`torch.Tensor` of shape (rows, ...)):
+            Plain tensor, or a `DTensor` sharded over dimension 0.
+        rows (`torch.BoolTensor` of shape (rows,)):
+            `True` where a row becomes zero.
+    """
+    if isinstance(tensor, DTensor):
+        rows, tensor = _local_part(tensor, rows), tensor.to_local()
+    tensor.masked_fill_(_over_rows(rows, tensor), 0)
+
+
+def _local_part(tensor: DTensor, rows: torch.Tensor) -> torch.Tensor:
+    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return rows[offset[0] : offset[0] + shape[0]]
+
+
+def _over_rows(rows: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    return rows.to(tensor.device).view(-1, *[1] * (tensor.dim() - 1))

@@ -1,0 +1,173 @@
+"""Eq. 1–2: how strongly each channel of Q and K responds, measured while the model runs.
+
+    M[h, d] = mean over sequences i of sqrt( sum over tokens s of Q[i, s, h, d]^2 )
+
+Q and K are the outputs of the linear projections, before q_norm/k_norm and before RoPE.
+Shapes: B batch, S sequence, H heads, D channels per head, C = H·D channels of a projection.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from .projections import Projection, find_projections
+
+
+# Tokens squared at once. Bounds the float32 scratch memory to CHUNK_TOKENS × C whatever the sequence length.
+CHUNK_TOKENS = 512
+
+Magnitudes = dict[str, torch.Tensor]
+"""Name of a projection to its magnitudes, float32 of shape (H, D), on the CPU."""
+
+
+class MagnitudeObserver:
+    """
+    Accumulates Eq. 2 over forward passes. Only running sums of shape (C,) are kept, never activations.
+
+    Sums over tokens are float32 whatever the model's dtype, sums over sequences float64, so the order of sequences
+    and their split into micro-batches and ranks do not show in the result.
+
+    Args:
+        projections (`list[Projection]`):
+            What to observe.
+    """
+
+    def __init__(self, projections: Sequence[Projection]):
+        self.projections = list(projections)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything observed so far."""
+        self.num_sequences = 0
+        self._sums: dict[str, torch.Tensor] = {}
+
+    @contextmanager
+    def observe(self, model: nn.Module) -> Iterator[None]:
+        """
+        Observe every forward pass of `model` inside the context. All hooks are gone when it ends, so the
+        recomputation that gradient checkpointing does during backward is not counted a second time.
+
+        Args:
+            model (`nn.Module`):
+                The module whose `forward` receives `input_ids` (B, S) and `attention_mask` (B, S) as keywords:
+                the language model itself, unwrapped from DDP or DeepSpeed.
+        """
+        spans: list[list[slice | torch.Tensor]] = []  # of the forward pass under way: each sequence's real tokens
+
+        def before_forward(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            spans[:] = [_real_tokens(kwargs)]
+            self.num_sequences += len(spans[0])
+
+        def after_projection(projection: Projection):
+            def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+                self._add(projection, output.detach()[..., projection.rows], spans[0])
+
+            return hook
+
+        handles = []
+        try:
+            handles.append(model.register_forward_pre_hook(before_forward, with_kwargs=True))
+            for projection in self.projections:
+                handles.append(projection.module.register_forward_hook(after_projection(projection)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _add(self, projection: Projection, output: torch.Tensor, spans: list[slice | torch.Tensor]) -> None:
+        with torch.no_grad():
+            norms = sum(_channel_norms(sequence[span]).double() for sequence, span in zip(output, spans, strict=True))
+            if projection.name in self._sums:
+                norms = norms + self._sums[projection.name]
+            self._sums[projection.name] = norms
+
+    def compute(self) -> Magnitudes:
+        """
+        Reduce over all ranks and divide (Eq. 2). A collective where `torch.distributed` is initialised: call it on
+        every rank. Ranks may have seen different numbers of sequences; all end with the same bits.
+
+        Returns:
+            `dict[str, torch.Tensor]`: Projection name to float32 magnitudes of shape (H, D) on the CPU.
+
+        Raises:
+            `ValueError`: If no rank has observed a sequence.
+        """
+        sizes = [p.num_heads * p.head_dim for p in self.projections]
+        device = next(self.projections[0].module.parameters()).device
+        empty = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+        sums = torch.cat([self._sums[p.name] for p in self.projections]) if self._sums else empty
+        totals = torch.cat([sums, sums.new_tensor([self.num_sequences])])
+        sum_over_ranks(totals)
+        sums, count = totals[:-1], totals[-1].item()
+        if count == 0:
+            raise ValueError("No sequence was observed: run the model inside `observe(model)` first.")
+        means = (sums / count).float().cpu().split(sizes)
+        return {p.name: m.view(p.num_heads, p.head_dim) for p, m in zip(self.projections, means, strict=True)}
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """
+    Sum over all ranks, in place.
+
+    Args:
+        tensor (`torch.Tensor`):
+            This rank's part, on its training device.
+
+    Returns:
+        `torch.Tensor`: The same tensor, the same bits on every rank.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def _channel_norms(sequence: torch.Tensor) -> torch.Tensor:
+    """L2 norm over the tokens of one sequence, (S, C) in any dtype to float32 (C,)."""
+    # `vector_norm(dtype=float32)` would do, but copies the whole of a bfloat16 sequence on the CPU.
+    return sum(chunk.float().square().sum(0) for chunk in sequence.split(CHUNK_TOKENS)).sqrt()
+
+
+def _real_tokens(kwargs: Mapping[str, torch.Tensor]) -> list[slice | torch.Tensor]:
+    """For each sequence of a batch, an index of its tokens without the padding: a slice (no copy) where it can be."""
+    mask = kwargs.get("attention_mask")
+    if mask is None:
+        return [slice(None)] * len(kwargs["input_ids"])
+    if mask.dim() != 2:
+        raise ValueError(f"Expected an `attention_mask` of shape (B, S), got {tuple(mask.shape)}.")
+    spans: list[slice | torch.Tensor] = []
+    for row in mask.bool().cpu():
+        tokens = row.nonzero().flatten()
+        if tokens.numel() == 0:
+            raise ValueError("A sequence of the batch is all padding: remove it before the forward pass.")
+        first, last = tokens[0].item(), tokens[-1].item()
+        spans.append(slice(first, last + 1) if last - first + 1 == tokens.numel() else tokens)
+    return spans
+
+
+def measure_magnitudes(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], kinds: Sequence[str] = ("q", "k")
+) -> Magnitudes:
+    """
+    Magnitudes of one batch (LongAct, Eq. 2), the same numbers to the bit that training would use for it.
+
+    Args:
+        model (`nn.Module`):
+            A causal language model, plain or wrapped by PEFT.
+        batch (`Mapping[str, torch.Tensor]`):
+            What a tokenizer returns: `input_ids` (B, S) and `attention_mask` (B, S), padded on either side.
+        kinds (`Sequence[str]`, *optional*, defaults to `("q", "k")`):
+            Which of `"q"`, `"k"` and `"v"` to measure.
+
+    Returns:
+        `dict[str, torch.Tensor]`: Projection name to float32 magnitudes of shape (H, D) on the CPU.
+
+    Raises:
+        `ValueError`: If the model's projections are not understood or a sequence is all padding.
+    """
+    observer = MagnitudeObserver(find_projections(model, kinds))
+    with torch.no_grad(), observer.observe(model):
+        model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), logits_to_keep=1)
+    return observer.compute()

@@ -1,0 +1,120 @@
+"""Eq. 8–10: which rows of W_Q and W_K may learn.
+
+Shapes: H heads, D channels per head (head_dim), k selected channels per head.
+"""
+
+from decimal import Decimal
+
+import torch
+
+
+STRATEGIES = ("massive", "min", "random", "dense")
+
+
+def num_selected(sparsity_ratio: float, head_dim: int) -> int:
+    """
+    Number of channels selected in each head, k = floor(λ·D) (LongAct, Eq. 8).
+
+    λ is a decimal that somebody typed, so the floor is taken in decimal arithmetic: λ = 0.29 of D = 100 is 29, where
+    binary floats give 28.
+
+    Args:
+        sparsity_ratio (`float`):
+            λ, share of channels to select, in (0, 1].
+        head_dim (`int`):
+            D, channels per head.
+
+    Returns:
+        `int`: k, at least 1.
+
+    Raises:
+        `ValueError`: If λ is outside (0, 1], or selects no channel at all.
+    """
+    check_sparsity_ratio(sparsity_ratio, head_dim)
+    k = int(Decimal(str(sparsity_ratio)) * head_dim)
+    if k == 0:
+        raise ValueError(
+            f"`sparsity_ratio`={sparsity_ratio} selects none of the {head_dim} channels of a head: "
+            f"floor({sparsity_ratio}·{head_dim}) = 0. The smallest usable value is {_smallest_ratio(head_dim)}."
+        )
+    return k
+
+
+def check_sparsity_ratio(sparsity_ratio: float, head_dim: int = 128) -> None:
+    """
+    Check that λ is a share.
+
+    Args:
+        sparsity_ratio (`float`):
+            λ.
+        head_dim (`int`, *optional*, defaults to `128`):
+            D, for the message only.
+
+    Raises:
+        `ValueError`: If λ is outside (0, 1].
+    """
+    if not 0 < sparsity_ratio <= 1:
+        raise ValueError(
+            f"`sparsity_ratio` must be in (0, 1], got {sparsity_ratio}. The smallest usable value for "
+            f"head_dim={head_dim} is {_smallest_ratio(head_dim)}; the paper uses 0.3."
+        )
+
+
+def _smallest_ratio(head_dim: int) -> float:
+    """Smallest λ of at most four decimals that selects one channel."""
+    return -(-10_000 // head_dim) / 10_000
+
+
+def select_rows(
+    magnitude: torch.Tensor,
+    sparsity_ratio: float,
+    strategy: str = "massive",
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """
+    Select the rows of one projection that may learn (LongAct, Eq. 8–9). Ties go to the lower channel.
+
+    Args:
+        magnitude (`torch.Tensor` of shape (H, D)):
+            Magnitude of each channel of each head (Eq. 2). `"random"` and `"dense"` use only its shape.
+        sparsity_ratio (`float`):
+            λ, share of channels selected in each head. Ignored by `"dense"`.
+        strategy (`str`, *optional*, defaults to `"massive"`):
+            `"massive"` takes the top k of each head, `"min"` the bottom k, `"random"` k at random, `"dense"` all.
+        generator (`torch.Generator`, *optional*):
+            CPU generator for `"random"`; seed it alike on every rank.
+
+    Returns:
+        `torch.BoolTensor` of shape (H·D,), on the CPU: `True` at row h·D + d where channel d of head h is selected.
+
+    Raises:
+        `ValueError`: If the strategy is unknown, λ is unusable, or a magnitude that decides is not finite.
+
+    Example:
+
+    ```python
+    >>> magnitude = torch.tensor([[0.8, 0.2, 0.9, 0.5], [0.3, 0.7, 0.6, 0.4]])
+    >>> select_rows(magnitude, sparsity_ratio=0.3).nonzero().flatten().tolist()
+    [2, 5]
+    ```
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"Unknown `strategy` {strategy!r}. Write one of {', '.join(map(repr, STRATEGIES))}.")
+    num_heads, head_dim = magnitude.shape
+    if strategy == "dense":
+        return torch.ones(num_heads * head_dim, dtype=torch.bool)
+    k = num_selected(sparsity_ratio, head_dim)
+    if strategy == "random":
+        score = torch.rand(num_heads, head_dim, generator=generator)
+    else:
+        score = magnitude.float().cpu()
+        if not score.isfinite().all():
+            raise ValueError(
+                f"{int((~score.isfinite()).sum())} of {score.numel()} magnitudes are NaN or infinite: the model's "
+                "activations overflowed. Train in bfloat16 rather than float16, or lower the learning rate."
+            )
+    # A stable sort, because topk breaks ties differently from one device to another.
+    order = score.sort(dim=1, descending=strategy != "min", stable=True).indices
+    mask = torch.zeros(num_heads, head_dim, dtype=torch.bool)
+    mask.scatter_(1, order[:, :k], True)
+    return mask.flatten()

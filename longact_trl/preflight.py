@@ -1,0 +1,157 @@
+"""What can be known to go wrong before a model is loaded: no weights, no GPU, seconds."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from trl.import_utils import is_vllm_available
+
+from .config import LongActConfig
+from .masks import num_selected
+from .projections import find_projections
+
+
+TRL_REWARD_ARGUMENTS = {
+    "prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments",
+}  # fmt: skip
+"""What GRPOTrainer passes to a reward function besides the dataset's columns."""
+
+
+def check_dataset(dataset: Dataset | IterableDataset | None, reward_funcs: Sequence[Any]) -> None:
+    """
+    Check that a dataset has rows and every column that training and the reward functions read.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            Training dataset.
+        reward_funcs (`Sequence`):
+            Reward functions; models among them read no columns.
+
+    Raises:
+        `ValueError`: Names the missing column and who needs it.
+    """
+    if dataset is None or (isinstance(dataset, Dataset) and len(dataset) == 0):
+        raise ValueError("The training dataset is empty. Check the split and the filters that made it.")
+    if dataset.column_names is None:  # a stream whose features are not known yet
+        return
+    needs = {"prompt": "GRPO"} | {
+        column: f"the reward function `{reward_name(func)}`" for func in reward_funcs for column in _columns_of(func)
+    }
+    for column, user in needs.items():
+        if column not in dataset.column_names:
+            raise ValueError(
+                f"The dataset has no column {column!r}, which {user} reads. It has "
+                f"{', '.join(map(repr, dataset.column_names))}: rename one with `dataset.rename_column`."
+            )
+
+
+def reward_name(func: Callable) -> str:
+    """Name of a reward function, also of a `functools.partial`."""
+    return getattr(func, "__name__", None) or getattr(getattr(func, "func", None), "__name__", type(func).__name__)
+
+
+def _columns_of(func: Any) -> list[str]:
+    if not callable(func) or isinstance(func, torch.nn.Module):
+        return []
+    parameters = inspect.signature(func).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return [name for name in required if name not in TRL_REWARD_ARGUMENTS]
+
+
+def check_model_config(config: PretrainedConfig, args: LongActConfig, uses_adapter: bool) -> None:
+    """
+    Check on a model without weights that its projections are understood, selectable and trainable.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+        uses_adapter (`bool`):
+            Whether PEFT trains an adapter.
+
+    Raises:
+        `ValueError`: If the attention is not understood, λ selects no channel, or the weights are quantised and
+            nothing else is trained.
+    """
+    if getattr(config, "quantization_config", None) is not None and not uses_adapter:
+        raise ValueError(
+            "The model's weights are quantised and cannot be trained. Pass a `peft_config` (LoRA on q_proj and "
+            "k_proj), or a checkpoint that is not quantised."
+        )
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    for projection in find_projections(skeleton):
+        if args.strategy != "dense":
+            num_selected(args.sparsity_ratio, projection.head_dim)
+
+
+def window_of(config: PretrainedConfig, args: LongActConfig) -> int:
+    """
+    Tokens that a prompt may have so that prompt and completion fit.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `int`: The smaller of vLLM's and the model's window, less `max_completion_length`.
+
+    Raises:
+        `ValueError`: If completions alone fill the window.
+    """
+    total = config.get_text_config().max_position_embeddings
+    if args.use_vllm and args.vllm_max_model_length is not None:
+        total = min(total, args.vllm_max_model_length)
+    if args.max_completion_length >= total:
+        raise ValueError(
+            f"`max_completion_length`={args.max_completion_length} leaves no room for a prompt in a window of {total} "
+            "tokens. Lower it, or raise `vllm_max_model_length` within what the model can read."
+        )
+    return total - args.max_completion_length
+
+
+def check_vllm(args: LongActConfig) -> None:
+    """
+    Check that the vLLM that would generate is there and one that TRL supports.
+
+    Args:
+        args (`LongActConfig`):
+            Training arguments.
+
+    Raises:
+        `ValueError`: If vLLM is asked for and missing, or outside TRL's range.
+    """
+    if not args.use_vllm:
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = is_vllm_available()
+    if not available:
+        raise ValueError("`use_vllm=True`, but vLLM is not installed. Run `pip install longact-trl[vllm]`.")
+    if caught:  # TRL only warns, and the run then dies in its first generation
+        raise ValueError(f"{caught[0].message} Run `pip install longact-trl[vllm]`.")
+
+
+def load_config(model: str, args: LongActConfig) -> PretrainedConfig:
+    """
+    Read a model's configuration, and nothing else of it.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+        args (`LongActConfig`):
+            Training arguments, for `model_init_kwargs` and `trust_remote_code`.
+
+    Returns:
+        `PretrainedConfig`: The configuration.
+    """
+    revision = (args.model_init_kwargs or {}).get("revision")
+    return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=args.trust_remote_code)

@@ -1,0 +1,165 @@
+"""LongAct as a subclass of TRL's GRPOTrainer: only what changes."""
+
+from contextlib import nullcontext
+
+import torch
+from trl import GRPOTrainer
+from trl.models import disable_gradient_checkpointing
+from trl.trainer.utils import get_config_model_id
+
+from .callback import MaskRefreshCallback
+from .checkpoints import load_rollouts, resolve_resume, save_rollouts
+from .config import LongActConfig
+from .gradients import row_parameters
+from .preflight import check_dataset, check_model_config, check_vllm, load_config
+
+
+class LongActTrainer(GRPOTrainer):
+    """
+    [`~trl.GRPOTrainer`] whose W_Q and W_K learn only in the rows behind each head's highest-magnitude channels,
+    selected anew at every optimizer step. Everything else is GRPOTrainer's, and so is the trained model.
+
+    Args:
+        model (`str`, `PreTrainedModel` or `PeftModel`):
+            As in [`~trl.GRPOTrainer`]. A Hub id or folder is checked before its weights are loaded.
+        reward_funcs (`RewardFunc` or `list[RewardFunc]`):
+            As in [`~trl.GRPOTrainer`], e.g. `[format_reward, answer_reward]`.
+        args (`LongActConfig`, *optional*):
+            Training arguments.
+        train_dataset (`Dataset` or `IterableDataset`):
+            Prompts, and the columns that the reward functions read.
+        kwargs:
+            Everything else that [`~trl.GRPOTrainer`] takes.
+
+    Raises:
+        `ValueError`: If arguments, dataset and model cannot work together; before any weights are loaded wherever
+            that can be known.
+
+    Example:
+
+    ```python
+    trainer = LongActTrainer(
+        model="Qwen/Qwen3-8B",
+        reward_funcs=[format_reward, answer_reward],
+        args=LongActConfig(output_dir="Qwen3-8B-LongAct", sparsity_ratio=0.3),
+        train_dataset=dataset,
+    )
+    trainer.train()
+    ```
+    """
+
+    _tag_names = ["trl", "grpo", "longact"]
+    _name = "LongAct"
+    _paper = {
+        "title": "LongAct: Harnessing Intrinsic Activation Patterns for Long-Context Reinforcement Learning",
+        "citation": "",
+    }
+
+    def __init__(self, model, reward_funcs=None, args: LongActConfig | None = None, train_dataset=None, **kwargs):
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = LongActConfig(f"{name.split('/')[-1]}-LongAct")
+        check_vllm(args)
+        check_dataset(train_dataset, reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])
+        config = load_config(model, args) if isinstance(model, str) else model.config
+        uses_adapter = kwargs.get("peft_config") is not None or hasattr(model, "peft_config")
+        check_model_config(config, args, uses_adapter)
+        super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+        self.mask_refresh = MaskRefreshCallback(args, self.model, self._metrics["train"])
+        self.add_callback(self.mask_refresh)
+
+    # When masks are measured and refreshed
+
+    def _prepare_inputs(self, generation_batch):
+        inputs = super()._prepare_inputs(generation_batch)
+        if self.model.training:
+            self.mask_refresh.on_inputs_prepared()
+        return inputs
+
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        if self.model.training and self.mask_refresh.needs_scoring_pass():
+            self._score(output)
+        return output
+
+    @torch.no_grad()
+    def _score(self, rollouts: dict[str, torch.Tensor]) -> None:
+        """The forward pass that TRL saves where old log-probs are not needed; masks need it."""
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([rollouts["prompt_ids"], rollouts["completion_ids"]], dim=1),
+                torch.cat([rollouts["prompt_mask"], rollouts["completion_mask"]], dim=1),
+                logits_to_keep=rollouts["completion_ids"].size(1),
+                batch_size=self.args.per_device_train_batch_size,
+            )
+
+    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
+        with self._observation_of(model):
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+
+    def _observation_of(self, model):
+        if not self.model.training or model is self.ref_model or _adapter_is_off(self.mask_refresh.projections):
+            return nullcontext()  # evaluation, or the reference
+        if not torch.is_grad_enabled():
+            return self.mask_refresh.observe_scoring()
+        step_ends = self._step - self._step % self.args.gradient_accumulation_steps + self.args.gradient_accumulation_steps
+        return self.mask_refresh.observe_training(next_step_generates=step_ends % self._generate_every == 0)
+
+    @property
+    def _generate_every(self) -> int:
+        return self.args.steps_per_generation * self.num_iterations
+
+    # What the optimizer may not do
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        """Without the masked projections: weight decay would move rows that receive no gradient."""
+        names = super().get_decay_parameter_names(model)
+        if self.args.strategy == "dense":
+            return names
+        masked = {id(param) for p in self.mask_refresh.projections for param in row_parameters(p.module)}
+        return [name for name in names if id(model.get_parameter(name)) not in masked]
+
+    # Train, save, resume
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """
+        Train.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                `"auto"` continues from the newest complete checkpoint in `output_dir`, or starts where there is none;
+                a folder or `True` as in [`~transformers.Trainer`].
+
+        Returns:
+            `TrainOutput`: As [`~transformers.Trainer.train`].
+
+        Raises:
+            `ValueError`: If `output_dir` holds another run's checkpoints and none is resumed from.
+        """
+        if self.state.global_step == 0:
+            resume_from_checkpoint = resolve_resume(resume_from_checkpoint, self.args.output_dir)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            self.mask_refresh.detach()
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        if self.accelerator.is_main_process:
+            self.mask_refresh.save(output_dir)
+        save_rollouts(self, output_dir)
+        # What Trainer writes after this, on the main process, is trainer_state.json. It completes the checkpoint.
+        self.accelerator.wait_for_everyone()
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.mask_refresh.load(checkpoint)
+            load_rollouts(self, checkpoint)
+
+
+def _adapter_is_off(projections) -> bool:
+    """Whether PEFT computes the reference model right now: adapter disabled, or TRL's frozen copy "ref" active."""
+    module = projections[0].module
+    return getattr(module, "disable_adapters", False) or getattr(module, "active_adapters", None) == ["ref"]
