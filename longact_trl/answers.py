@@ -87,11 +87,11 @@ def _words(text: str) -> list[str]:
     out = []
     for before, char, after in zip(f" {plain}", plain, f"{plain[1:]} ", strict=False):
         category = unicodedata.category(char)
-        if after.isdigit() and (char == "." and not before.isalpha() or char == "-" and not before.isalnum()):
+        if after.isdigit() and ((char == "." and not before.isalpha()) or (char == "-" and not before.isalnum())):
             out.append(char)
         elif char in ".'’" or category == "Cf":
             continue  # U.S. is US, Schindler's is Schindlers, a zero-width space is nothing
-        elif char == "`" or category[0] in "PZC" and char not in "#%&@":
+        elif char == "`" or (category[0] in "PZC" and char not in "#%&@"):
             out.append(" ")  # C# is not C, 5% is not 5; symbols such as + and $ are no punctuation
         else:
             out.append(f" {char} " if _is_cjk(char) else char)
@@ -136,7 +136,7 @@ def _same_number(answer: tuple[float, bool, bool], gold: tuple[float, bool, bool
         return _is_close(value, wanted)
     # 25% is what 25 means where percent are asked for, and 0.25 where a fraction is. 2500% for 25 is a slip of scale.
     percent, bare = (value, wanted) if has_percent else (wanted, value)
-    return _is_close(percent, bare) or abs(bare) <= 1 and _is_close(percent / 100, bare)
+    return _is_close(percent, bare) or (abs(bare) <= 1 and _is_close(percent / 100, bare))
 
 
 def _is_close(value: float, wanted: float) -> bool:

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
+
+if TYPE_CHECKING:
+    from .trainer import LongActTrainer
 
 STATE_DIR = "longact"
 """Folder of our own inside a checkpoint. A folder, because vLLM loads every `*.safetensors` beside the weights."""
@@ -94,28 +98,30 @@ def resolve_resume(resume_from_checkpoint: str | bool | None, output_dir: str | 
     return None
 
 
-def save_rollouts(trainer: "GRPOTrainer", checkpoint: str | Path) -> None:
+def save_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:
     """
     Write the completions that this rank has generated and not yet trained on. TRL forgets them, so a run resumed
     between two optimizer steps of one generation would take other samples than the run it continues.
 
     Args:
-        trainer (`GRPOTrainer`):
+        trainer (`LongActTrainer`):
             The trainer.
         checkpoint (`str` or `Path`):
             Checkpoint folder.
     """
     batches = trainer._buffered_inputs if trainer._step % trainer._generate_every else []
     tensors = {f"{i}/{key}": t.contiguous().clone() for i, batch in enumerate(batches) for key, t in batch.items()}
-    save_file(tensors, _rollouts_file(trainer, checkpoint), metadata={"step": str(trainer._step)})
+    file = _rollouts_file(trainer, checkpoint)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, metadata={"step": str(trainer._step)})
 
 
-def load_rollouts(trainer: "GRPOTrainer", checkpoint: str | Path) -> None:
+def load_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:
     """
     Restore what `save_rollouts` wrote, on the same number of ranks.
 
     Args:
-        trainer (`GRPOTrainer`):
+        trainer (`LongActTrainer`):
             The trainer.
         checkpoint (`str` or `Path`):
             Checkpoint folder.
@@ -132,6 +138,6 @@ def load_rollouts(trainer: "GRPOTrainer", checkpoint: str | Path) -> None:
     trainer._buffered_inputs = batches if batches[0] else None
 
 
-def _rollouts_file(trainer: "GRPOTrainer", checkpoint: str | Path) -> Path:
+def _rollouts_file(trainer: "LongActTrainer", checkpoint: str | Path) -> Path:
     rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
     return Path(checkpoint, STATE_DIR, f"rollouts-{rank}-of-{world}.safetensors")

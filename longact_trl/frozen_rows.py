@@ -1,8 +1,8 @@
 """`update_rule="frozen_rows"`: rows outside the mask keep their bits, although the optimizer has momentum.
 
-A row with zero gradient still moves under AdamW while its first moment is non-zero. So when a refresh drops a row from
-the mask, its first moment is cleared. From then on zero gradient and zero momentum make the step of AdamW, SGD and Lion
-exactly zero, parameter and float32 master alike. This happens between two steps and needs no copy of the weights.
+A row with zero gradient still moves under AdamW while its first moment is non-zero. So when a refresh drops a row
+from the mask, its first moment is cleared. From then on zero gradient and zero momentum make the step of AdamW, SGD
+and Lion exactly zero, parameter and float32 master alike. This happens between two steps, with no copy of the weights.
 """
 
 import torch

@@ -3,12 +3,11 @@
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
 from trl.import_utils import is_vllm_available
 
 from .config import LongActConfig
@@ -84,8 +83,10 @@ def check_model_config(config: PretrainedConfig, args: LongActConfig, uses_adapt
             "The model's weights are quantised and cannot be trained. Pass a `peft_config` (LoRA on q_proj and "
             "k_proj), or a checkpoint that is not quantised."
         )
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:  # custom code: checked once the model is there
+        return
+    with torch.device("meta"):  # not `from_config`, which ZeRO-3 makes allocate
+        skeleton = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     for projection in find_projections(skeleton):
         if args.strategy != "dense":
             num_selected(args.sparsity_ratio, projection.head_dim)

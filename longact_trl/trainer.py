@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import torch
 from trl import GRPOTrainer
-from trl.models import disable_gradient_checkpointing
+from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from .callback import MaskRefreshCallback
@@ -12,6 +12,7 @@ from .checkpoints import load_rollouts, resolve_resume, save_rollouts
 from .config import LongActConfig
 from .gradients import row_parameters
 from .preflight import check_dataset, check_model_config, check_vllm, load_config
+from .vllm_cpu import keep_weights_loadable
 
 
 class LongActTrainer(GRPOTrainer):
@@ -64,6 +65,8 @@ class LongActTrainer(GRPOTrainer):
         config = load_config(model, args) if isinstance(model, str) else model.config
         uses_adapter = kwargs.get("peft_config") is not None or hasattr(model, "peft_config")
         check_model_config(config, args, uses_adapter)
+        if args.use_vllm and args.vllm_mode == "colocate":
+            keep_weights_loadable()
         super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
         self.mask_refresh = MaskRefreshCallback(args, self.model, self._metrics["train"])
         self.add_callback(self.mask_refresh)
@@ -103,7 +106,9 @@ class LongActTrainer(GRPOTrainer):
             return nullcontext()  # evaluation, or the reference
         if not torch.is_grad_enabled():
             return self.mask_refresh.observe_scoring()
-        step_ends = self._step - self._step % self.args.gradient_accumulation_steps + self.args.gradient_accumulation_steps
+        step_ends = (
+            self._step - self._step % self.args.gradient_accumulation_steps + self.args.gradient_accumulation_steps
+        )
         return self.mask_refresh.observe_training(next_step_generates=step_ends % self._generate_every == 0)
 
     @property

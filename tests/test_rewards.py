@@ -278,7 +278,6 @@ def test_a_bare_string_and_missing_kinds_are_accepted():
 @pytest.mark.parametrize(
     "columns, message",
     [
-        ({}, "no dataset column `answer`"),
         ({"answer": [["a"], ["b"]]}, r"answer must be a list of 1 entries.*\[\['a'\], \['b'\]\]"),
         ({"answer": "a"}, "answer must be a list of 1 entries"),
         ({"answer": [["a"]], "answer_kind": ["string"] * 3}, "answer_kind must be a list of 1 entries"),
