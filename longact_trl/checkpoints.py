@@ -129,12 +129,12 @@ def load_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:
     file = _rollouts_file(trainer, checkpoint)
     if not file.is_file():
         return
-    with safe_open(file, "pt", device=str(trainer.accelerator.device)) as saved:
+    with safe_open(file, "pt") as saved:
         trainer._step = int(saved.metadata()["step"])
         batches: list[dict] = [{} for _ in range(trainer.args.steps_per_generation)]
         for name in saved.keys():
             index, key = name.split("/", 1)
-            batches[int(index)][key] = saved.get_tensor(name)
+            batches[int(index)][key] = saved.get_tensor(name).to(trainer.accelerator.device)
     trainer._buffered_inputs = batches if batches[0] else None
 
 

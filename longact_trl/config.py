@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from accelerate.utils import parse_flag_from_env
 from trl import GRPOConfig
 
+from .data.length import POLICIES
 from .frozen_rows import ROWWISE_OPTIMIZERS
 from .masks import STRATEGIES, check_sparsity_ratio
 
@@ -36,6 +37,10 @@ class LongActConfig(GRPOConfig):
         saliency_source (`str`, *optional*, defaults to `"current_batch"`):
             What masks are measured on. `"current_batch"` uses the very sequences about to be trained on,
             `"previous_step"` the training forwards of the step before, which never adds a forward pass.
+        prompt_length_policy (`str`, *optional*, defaults to `"filter"`):
+            What to do with a prompt that leaves no room for `max_completion_length` tokens in the window: `"filter"`
+            leaves it out and says how many there were, `"truncate_middle"` takes tokens out of its middle, `"error"`
+            stops before the model is loaded.
         heatmap_steps (`int`, *optional*, defaults to `50`):
             Log magnitude heatmaps to wandb or trackio every this many steps, if either is in `report_to`. 0 never
             does.
@@ -69,6 +74,14 @@ class LongActConfig(GRPOConfig):
             "`'previous_step'` the training forwards of the step before, which never adds a forward pass."
         },
     )
+    prompt_length_policy: str = field(
+        default="filter",
+        metadata={
+            "help": "What to do with a prompt that leaves no room for `max_completion_length` tokens in the window: "
+            "`'filter'` leaves it out and says how many there were, `'truncate_middle'` takes tokens out of its "
+            "middle, `'error'` stops before the model is loaded."
+        },
+    )
     heatmap_steps: int = field(
         default=50,
         metadata={
@@ -96,6 +109,7 @@ class LongActConfig(GRPOConfig):
         _check_choice("strategy", self.strategy, STRATEGIES)
         _check_choice("update_rule", self.update_rule, UPDATE_RULES)
         _check_choice("saliency_source", self.saliency_source, SALIENCY_SOURCES)
+        _check_choice("prompt_length_policy", self.prompt_length_policy, POLICIES)
         if self.strategy != "dense":
             check_sparsity_ratio(self.sparsity_ratio)
         if self.heatmap_steps < 0:

@@ -7,10 +7,18 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PretrainedConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoProcessor,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from trl.import_utils import is_vllm_available
 
 from .config import LongActConfig
+from .data.length import apply_length_policy
 from .masks import num_selected
 from .projections import find_projections
 
@@ -156,3 +164,60 @@ def load_config(model: str, args: LongActConfig) -> PretrainedConfig:
     """
     revision = (args.model_init_kwargs or {}).get("revision")
     return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=args.trust_remote_code)
+
+
+def load_processing_class(model_id: str, args: LongActConfig) -> PreTrainedTokenizerBase | ProcessorMixin:
+    """
+    Load the tokenizer as [`~trl.GRPOTrainer`] would, before it loads the model.
+
+    Args:
+        model_id (`str`):
+            Hub id or folder.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `PreTrainedTokenizerBase` or `ProcessorMixin`: Tokenizer, or the processor of a vision-language model.
+    """
+    revision = (args.model_init_kwargs or {}).get("revision")
+    sides = {"truncation_side": "left", "padding_side": "left"}
+    return AutoProcessor.from_pretrained(
+        model_id, revision=revision, trust_remote_code=args.trust_remote_code, **sides
+    )
+
+
+def fit_prompts(
+    dataset: Dataset | IterableDataset,
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
+    window: int,
+    args: LongActConfig,
+) -> Dataset | IterableDataset:
+    """
+    Apply `prompt_length_policy`, once and in parallel. A stream, or prompts with images, cannot be measured ahead.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            Training dataset.
+        processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`):
+            Tokenizer.
+        window (`int`):
+            Tokens that a prompt may have.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `Dataset` or `IterableDataset`: With prompts that fit.
+
+    Raises:
+        `ValueError`: If no prompt fits, or one does not and the policy is `"error"`.
+    """
+    if not isinstance(dataset, Dataset) or not isinstance(processing_class, PreTrainedTokenizerBase):
+        return dataset
+    with args.main_process_first(desc="measuring prompts"):  # the other ranks find the result in the cache
+        return apply_length_policy(
+            dataset,
+            processing_class,
+            window,
+            args.prompt_length_policy,
+            chat_template_kwargs=args.chat_template_kwargs,
+        )

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import torch
+from accelerate.utils import is_peft_model
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
@@ -11,7 +12,15 @@ from .callback import MaskRefreshCallback
 from .checkpoints import load_rollouts, resolve_resume, save_rollouts
 from .config import LongActConfig
 from .gradients import row_parameters
-from .preflight import check_dataset, check_model_config, check_vllm, load_config
+from .preflight import (
+    check_dataset,
+    check_model_config,
+    check_vllm,
+    fit_prompts,
+    load_config,
+    load_processing_class,
+    window_of,
+)
 from .vllm_cpu import keep_weights_loadable
 
 
@@ -56,18 +65,28 @@ class LongActTrainer(GRPOTrainer):
         "citation": "",
     }
 
-    def __init__(self, model, reward_funcs=None, args: LongActConfig | None = None, train_dataset=None, **kwargs):
-        if args is None:
-            name = model if isinstance(model, str) else get_config_model_id(model.config)
-            args = LongActConfig(f"{name.split('/')[-1]}-LongAct")
-        check_vllm(args)
-        check_dataset(train_dataset, reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])
+    def __init__(
+        self,
+        model,
+        reward_funcs=None,
+        args: LongActConfig | None = None,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class=None,
+        **kwargs,
+    ):
+        model_id = model if isinstance(model, str) else get_config_model_id(model.config)
+        args = args or LongActConfig(f"{model_id.split('/')[-1]}-LongAct")
         config = load_config(model, args) if isinstance(model, str) else model.config
-        uses_adapter = kwargs.get("peft_config") is not None or hasattr(model, "peft_config")
+        uses_adapter = kwargs.get("peft_config") is not None or (model is not model_id and is_peft_model(model))
+        check_vllm(args)
         check_model_config(config, args, uses_adapter)
+        check_dataset(train_dataset, reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])
+        processing_class = processing_class or load_processing_class(model_id, args)
+        train_dataset = fit_prompts(train_dataset, processing_class, window_of(config, args), args)
         if args.use_vllm and args.vllm_mode == "colocate":
             keep_weights_loadable()
-        super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+        super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, processing_class, **kwargs)
         self.mask_refresh = MaskRefreshCallback(args, self.model, self._metrics["train"])
         self.add_callback(self.mask_refresh)
 

@@ -39,11 +39,15 @@ def tiny_model(tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="session")
-def prompts() -> Dataset:
+def make_prompts() -> Dataset:
     """16 prompts of different lengths."""
     contents = [" ".join(f"w{(7 * i + j) % 55}" for j in range(4 + i)) for i in range(16)]
     return Dataset.from_dict({"prompt": [[{"role": "user", "content": c}] for c in contents]})
+
+
+@pytest.fixture(scope="session")
+def prompts() -> Dataset:
+    return make_prompts()
 
 
 def spread_reward(completions, **kwargs) -> list[float]:

@@ -1,0 +1,94 @@
+"""How a recipe reads its YAML: names resolved beside the recipe, a base file, overrides, no unknown keys."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from trl import TrlParser
+
+
+def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_dir: str | Path) -> tuple:
+    """
+    Parse `--config NAME.yaml --any_field value …` into dataclasses; the command line wins over the file.
+
+    A bare `NAME.yaml` is looked up beside the recipe, a path is a path. A file may name another one as `base`, looked
+    up beside it, whose keys it overrides.
+
+    Args:
+        dataclass_types (`Sequence[type]`):
+            Dataclasses to fill.
+        argv (`Sequence[str]`):
+            Command line without the program's name.
+        recipe_dir (`str` or `Path`):
+            Folder of the recipe.
+
+    Returns:
+        `tuple`: One instance of each dataclass.
+
+    Raises:
+        `ValueError`: If there is no such file, or it has a key that no dataclass has.
+    """
+    argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
+    parser = TrlParser(list(dataclass_types))
+    if "--config" in argv:
+        at = argv.index("--config")
+        if at + 1 == len(argv):
+            raise ValueError("`--config` needs a file, e.g. `--config qwen3_8b.yaml`.")
+        path = find_config(argv[at + 1], recipe_dir)
+        config = read_config(path)
+        os.environ.update({key: str(value) for key, value in config.pop("env", {}).items()})
+        known = {field for cls in dataclass_types for field in cls.__dataclass_fields__}
+        for key in config:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"Did you mean `{close[0]}`?" if close else "Remove it."
+                raise ValueError(f"{path} has an unknown key `{key}`. {hint}")
+        parser.set_defaults_with_config(**config)
+        argv = argv[:at] + argv[at + 2 :]
+    return parser.parse_args_and_config(argv)
+
+
+def find_config(name: str, recipe_dir: str | Path) -> Path:
+    """
+    File behind a name given as `--config`.
+
+    Args:
+        name (`str`):
+            A bare name, or a path.
+        recipe_dir (`str` or `Path`):
+            Folder of the recipe.
+
+    Returns:
+        `Path`: An existing file.
+
+    Raises:
+        `ValueError`: If there is none; lists the recipe's own files.
+    """
+    path = Path(name) if os.path.dirname(name) else Path(recipe_dir, name)
+    if not path.is_file():
+        own = ", ".join(sorted(p.name for p in Path(recipe_dir).glob("*.yaml")))
+        raise ValueError(f"There is no config {str(path)!r}. Give a path, or one of {own}.")
+    return path
+
+
+def read_config(path: Path) -> dict:
+    """
+    Read a YAML file on top of its `base`.
+
+    Args:
+        path (`Path`):
+            YAML file.
+
+    Returns:
+        `dict`: Keys of both, the file's own winning.
+
+    Raises:
+        `ValueError`: If a file is no YAML mapping.
+    """
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold `key: value` lines, got {type(config).__name__}.")
+    base = config.pop("base", None)
+    return {**read_config(find_config(f"{path.parent}/{base}", path.parent)), **config} if base else config

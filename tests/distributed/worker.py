@@ -1,0 +1,170 @@
+"""Run by every rank of a launched backend: whole LongActTrainer runs, compared with each other. Prints OK at the end."""
+
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate.utils import is_deepspeed_available
+from transformers import TrainerCallback
+
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import make_prompts, spread_reward  # noqa: E402  (not a package)
+
+from longact_trl import LongActConfig, LongActTrainer  # noqa: E402
+from longact_trl.gradients import row_parameters  # noqa: E402
+
+
+BACKEND, MODEL, OUT = sys.argv[1:]
+ZERO = BACKEND.startswith("zero")
+
+
+def make_trainer(name: str, callbacks=(), **kwargs) -> LongActTrainer:
+    settings = {
+        "use_cpu": True,
+        "bf16": False,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "max_steps": 4,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "gradient_checkpointing": BACKEND != "fsdp2",  # there it belongs into the accelerate config
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+    args = LongActConfig(f"{OUT}/{name}", **{**settings, **kwargs})
+    return LongActTrainer(MODEL, spread_reward, args, make_prompts(), callbacks=list(callbacks))
+
+
+def whole(param: torch.Tensor) -> torch.Tensor:
+    """A copy of a parameter, put together from the shards of all ranks."""
+    if hasattr(param, "full_tensor"):
+        return param.detach().full_tensor().clone()
+    with gathered(param):
+        return param.detach().clone()
+
+
+def gathered(param):
+    if BACKEND != "zero3":
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters([param])
+
+
+def master(param: torch.Tensor) -> torch.Tensor:
+    """DeepSpeed's float32 copy of a parameter."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    return safe_get_full_fp32_param(param).clone()
+
+
+def weights(trainer: LongActTrainer) -> dict[str, torch.Tensor]:
+    return {name: whole(param) for name, param in trainer.model.named_parameters()}
+
+
+def masks_by_parameter(trainer: LongActTrainer) -> dict[str, torch.Tensor]:
+    masks = trainer.mask_refresh.masks
+    return {f"{name}.weight": mask for name, mask in masks.items()}
+
+
+class PoisonUnselectedRows(TrainerCallback):
+    """Makes the dense gradient NaN wherever no mask may let it through."""
+
+    trainer: LongActTrainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        masker = self.trainer.mask_refresh.masker
+        for module, dropped in masker._dropped.items():
+            for param in row_parameters(module):
+                if BACKEND == "fsdp2":
+                    continue  # the gradient of a whole parameter never exists there
+                param.register_hook(lambda grad, dropped=dropped: grad.masked_fill(dropped[:, None], float("nan")))
+
+
+class FrozenRowsStayFrozen(TrainerCallback):
+    """After each step: unselected rows have their bits, parameter and master; selected rows have moved."""
+
+    trainer: LongActTrainer
+    steps = 0
+
+    def snapshot(self):
+        params = {n: p for n, p in self.trainer.model.named_parameters() if "q_proj" in n or "k_proj" in n}
+        copies = {n: whole(p) for n, p in params.items()}
+        return copies, {n: master(p) for n, p in params.items()} if ZERO else {}
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.before = self.snapshot()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        masks = masks_by_parameter(self.trainer)
+        for before, after in zip(self.before, self.snapshot(), strict=True):
+            for name in before:
+                mask = masks[name]
+                assert torch.equal(before[name][~mask], after[name][~mask]), f"{name} moved at step {state.global_step}"
+                moved = (before[name][mask] != after[name][mask]).float().mean()
+                assert moved > 0.5 or after[name].dtype == torch.bfloat16, f"{name}: selected rows did not move: {moved}"
+        self.steps += 1
+
+
+def run(trainer: LongActTrainer, **kwargs) -> dict[str, torch.Tensor]:
+    for callback in trainer.callback_handler.callbacks:
+        callback.trainer = trainer
+    trainer.train(**kwargs)
+    assert not any(p._backward_hooks for m in trainer.mask_refresh.masker._dropped for p in row_parameters(m)) or any(
+        isinstance(c, PoisonUnselectedRows) for c in trainer.callback_handler.callbacks
+    )
+    return weights(trainer)
+
+
+def check_gradients() -> None:
+    """One SGD step at learning rate 1 turns gradients into weights: masked = dense masked by hand, to the bit."""
+    step = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
+    start = weights(make_trainer("start", **step))
+    dense = run(make_trainer("dense", strategy="dense", **step))
+    trainer = make_trainer("massive", callbacks=[PoisonUnselectedRows()], **step)
+    masked = run(trainer)
+    masks = masks_by_parameter(trainer)
+    assert len(masks) == 4
+    for name in dense:
+        expected = torch.where(masks[name][:, None], dense[name], start[name]) if name in masks else dense[name]
+        assert torch.equal(expected, masked[name]), name
+        assert not torch.equal(dense[name], start[name]), f"{name} has no gradient"
+
+
+def check_frozen_rows() -> None:
+    """AdamW with momentum and decay, a new mask at each step."""
+    frozen = {"update_rule": "frozen_rows", "optim": "adamw_torch", "weight_decay": 0.1}
+    for strategy in ("random", "massive"):
+        for bf16 in (False, True) if ZERO else (False,):
+            check = FrozenRowsStayFrozen()
+            trainer = make_trainer("frozen", [check], strategy=strategy, bf16=bf16, **frozen)
+            run(trainer)
+            assert check.steps == 4
+            assert trainer.state.log_history[-2]["longact/mask_churn"] > 0
+
+
+def check_resume() -> None:
+    """Four steps at once end where two steps, a new process group's worth of objects, and two more steps end."""
+    settings = {"update_rule": "frozen_rows", "save_strategy": "steps", "save_steps": 2}
+    straight = run(make_trainer("straight", **settings))
+    resumed = run(make_trainer("straight", **settings), resume_from_checkpoint=f"{OUT}/straight/checkpoint-2")
+    for name in straight:
+        assert torch.equal(straight[name], resumed[name]), name
+
+
+if __name__ == "__main__":
+    if ZERO:
+        assert is_deepspeed_available()
+    torch.set_num_threads(1)
+    check_gradients()
+    check_frozen_rows()
+    if BACKEND != "ddp":  # on CPUs, transformers maps the optimizer state to "cpu:0", which torch.load refuses
+        check_resume()
+    print(f"OK {BACKEND} rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}", flush=True)
