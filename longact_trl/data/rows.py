@@ -1,0 +1,233 @@
+"""Rows of a source: read from the Hub or from files, converted one by one, and every bad one counted and named.
+
+Rows stay on disk: `datasets` maps them through Arrow files, so memory does not grow with their number.
+"""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
+from datasets.fingerprint import Hasher
+
+from .. import answers, rewards
+from ..answers import short_repr
+from ..rewards import answer_reward, format_reward
+from . import prompts
+
+
+logger = logging.getLogger(__name__)
+
+MESSAGES = List({"role": Value("string"), "content": Value("string")})
+RL_FEATURES = Features(
+    {"prompt": MESSAGES, "answer": List(Value("string")), "answer_kind": Value("string"), "task": Value("string")}
+)
+SFT_FEATURES = Features({"prompt": MESSAGES, "completion": MESSAGES, "task": Value("string")})
+PROBLEM = "problem"
+# A prompt may take a megabyte; the writer holds this many rows before they go to disk (datasets' default is 1,000).
+ROWS_IN_MEMORY = 100
+# How many bad rows a message names for each reason.
+ROWS_NAMED = 5
+# And this many characters of what is wrong with the first of them.
+MAX_PARTICULARS = 120
+_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+class InvalidRow(ValueError):
+    """A row that cannot be used. The message is the reason, and after a first `: ` what is particular to the row."""
+
+
+def read_source(
+    source: str, split: str, data_files: str | list[str] | None = None, streaming: bool = False
+) -> Dataset | IterableDataset:
+    """
+    Read a source as it is: a `.jsonl`, `.json` or `.parquet` file, a folder of such files, or a dataset of the Hub.
+
+    Args:
+        source (`str`):
+            Path or Hub id.
+        split (`str`):
+            Split of a Hub dataset. Files are one split whatever its name.
+        data_files (`str` or `list[str]`, *optional*):
+            Files of the Hub dataset or of the folder to read; default all.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether rows come one by one instead of being downloaded first.
+
+    Raises:
+        `ValueError`: If `source` is written like a path and nothing is there, or a folder has no file to read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix in _BUILDERS:
+        return load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
+    if path.is_dir():
+        patterns = (
+            [data_files] if isinstance(data_files, str) else data_files or [f"*{suffix}" for suffix in _BUILDERS]
+        )
+        files = sorted(str(file) for pattern in patterns for file in path.glob(pattern))
+        suffixes = {Path(file).suffix for file in files}
+        if len(suffixes) != 1 or not suffixes <= set(_BUILDERS):
+            raise ValueError(
+                f"{source!r} must hold files of one kind among {', '.join(_BUILDERS)}, but {patterns} finds "
+                f"{sorted(suffixes) or 'none'}: name the files in data_files"
+            )
+        return load_dataset(_BUILDERS[suffixes.pop()], data_files=files, split="train", streaming=streaming)
+    if path.exists() or path.suffix in _BUILDERS or source.startswith((".", "/", "~")):
+        raise ValueError(
+            f"source {source!r} is no {', '.join(_BUILDERS)} file and no folder: correct the path, or give a Hub id "
+            "such as 'Tongyi-Zhiwen/DocQA-RL-1.6K'"
+        )
+    return load_dataset(source, data_files=data_files, split=split, streaming=streaming)
+
+
+def convert_rows(
+    rows: Dataset, convert_row: Callable[[dict], dict], features: Features, source: str, max_bad_share: float
+) -> Dataset:
+    """
+    Convert every row, warn of the bad ones by reason and number, and return the good ones.
+
+    Args:
+        rows (`Dataset`):
+            Rows in the schema of their source.
+        convert_row (`Callable`):
+            A module's own function from such a row to one with the columns of `features`; raises [`InvalidRow`].
+        features (`Features`):
+            `RL_FEATURES` or `SFT_FEATURES`.
+        source (`str`):
+            Where the rows are from, for messages.
+        max_bad_share (`float`):
+            Share of bad rows, from 0 to 1, above which the run stops.
+
+    Raises:
+        `ValueError`: If more than that share of the rows is bad, or no row is good.
+    """
+    converted = rows.map(
+        convert_or_name,
+        fn_kwargs={"convert_row": convert_row, "columns": tuple(features), "code": code_hash(convert_row)},
+        remove_columns=rows.column_names,
+        features=with_problem(features),
+        writer_batch_size=ROWS_IN_MEMORY,
+        desc=f"Reading {source}",
+    )
+    return keep_valid(converted, source, max_bad_share)
+
+
+def stream_rows(
+    convert_row: Callable[[dict], dict],
+    features: Features,
+    max_bad_share: float,
+    max_rows: int,
+    seed: int,
+    **source: str | list[str] | None,
+) -> Dataset:
+    """
+    [`convert_rows`] for a source too large to download: the first `max_rows` rows of a shuffled stream.
+
+    Args:
+        max_rows (`int`):
+            Rows taken from the stream, good or bad.
+        seed (`int`):
+            Seed of the shuffle, which mixes the order of the files and `10 * ROWS_IN_MEMORY` neighbouring rows.
+        **source:
+            `source`, `split` and `data_files` of [`read_source`].
+    """
+    path = Path(source["source"]).expanduser()
+    files = [path, *path.glob("*")] if path.is_dir() else [path]
+    converted = Dataset.from_generator(
+        _generate,
+        features=with_problem(features),
+        gen_kwargs={  # no lists: datasets would take them for shards
+            "convert_row": convert_row,
+            "columns": tuple(features),
+            "code": code_hash(convert_row),
+            # datasets caches by these arguments alone, so a file that was edited must change them.
+            "stamps": tuple((str(file), file.stat().st_mtime_ns) for file in sorted(files) if file.exists()),
+            "max_rows": max_rows,
+            "seed": seed,
+            "source": source,
+        },
+    )
+    return keep_valid(converted, source["source"], max_bad_share)
+
+
+def _generate(convert_row, columns, code, stamps, max_rows, seed, source) -> Iterator[dict]:
+    stream = read_source(**source, streaming=True)
+    for row in stream.shuffle(seed=seed, buffer_size=10 * ROWS_IN_MEMORY).take(max_rows):
+        yield convert_or_name(row, convert_row, columns, code)
+
+
+def convert_or_name(row: dict, convert_row: Callable[[dict], dict], columns: tuple[str, ...], code: str) -> dict:
+    """The converted row with `problem` None, or empty columns and the problem. `code` only marks the cache entry."""
+    try:
+        return {**convert_row(row), PROBLEM: None}
+    except InvalidRow as problem:
+        return {**dict.fromkeys(columns), PROBLEM: str(problem)}
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # a field is missing, null or of another type
+        return {**dict.fromkeys(columns), PROBLEM: f"not in the schema of this source: {error!r}"}
+
+
+def with_problem(features: Features) -> Features:
+    return Features({**features, PROBLEM: Value("string")})
+
+
+def keep_valid(converted: Dataset, source: str, max_bad_share: float) -> Dataset:
+    """The rows without a problem; see [`convert_rows`]."""
+    if not 0 <= max_bad_share <= 1:
+        raise ValueError(f"max_bad_share must be a share from 0 to 1 (0.01 for 1 %), but is {max_bad_share!r}")
+    good, bad = [], {}
+    for index, problem in enumerate(converted[PROBLEM]):
+        if problem is None:
+            good.append(index)
+        else:
+            reason, _, particulars = problem.partition(": ")
+            bad.setdefault(reason, []).append((index, particulars))
+    total, num_bad = len(converted), len(converted) - len(good)
+    if num_bad:
+        reasons = "".join(
+            f"\n  {len(rows)} x {reason} (rows {', '.join(str(index) for index, _ in rows[:ROWS_NAMED])}"
+            + (", …" if len(rows) > ROWS_NAMED else "")
+            + (f"; the first: {rows[0][1][:MAX_PARTICULARS]})" if rows[0][1] else ")")
+            for reason, rows in sorted(bad.items(), key=lambda item: -len(item[1]))
+        )
+        message = f"{source}: {num_bad} of {total} rows are bad ({num_bad / total:.1%}) and left out:{reasons}"
+        if num_bad > max_bad_share * total:
+            raise ValueError(
+                f"{message}\nThat is more than max_bad_share={max_bad_share}: correct the rows or raise the share"
+            )
+        logger.warning(message)
+    if not good:
+        raise ValueError(f"{source} has no usable row")
+    converted = converted.remove_columns(PROBLEM)
+    return converted.select(good) if num_bad else converted
+
+
+def rl_row(prompt: list[dict], golds: list[str], kind: str, task: str) -> dict:
+    """A row of `RL_FEATURES`; [`InvalidRow`] unless the prompt has text and every gold answer earns the reward."""
+    if not prompt or not all(message["content"].strip() for message in prompt):
+        raise InvalidRow("the prompt is empty")
+    golds = list(dict.fromkeys(golds))
+    for gold in ["\n".join(golds)] if kind == "list" else golds:
+        completion = [f"<think></think><answer>{gold}</answer>"]
+        try:
+            reward = answer_reward(completion, answer=[golds], answer_kind=[kind])
+        except ValueError as error:
+            raise InvalidRow(f"unusable gold answer: {error}") from error
+        if reward != [1.0]:
+            raise InvalidRow(f"gold answer that its own reward does not accept: {short_repr(gold)}")
+    return {"prompt": prompt, "answer": golds, "answer_kind": kind, "task": task}
+
+
+def sft_row(prompt: list[dict], completion: str, task: str) -> dict:
+    """A row of `SFT_FEATURES`; [`InvalidRow`] unless the prompt has text and the tags are strictly right."""
+    if not prompt or not all(message["content"].strip() for message in prompt):
+        raise InvalidRow("the prompt is empty")
+    if format_reward([completion], strict=True) != [1.0]:
+        raise InvalidRow(f"the completion is not one <think> and one <answer>: {short_repr(completion)}")
+    return {"prompt": prompt, "completion": [{"role": "assistant", "content": completion}], "task": task}
+
+
+def code_hash(function: Callable) -> str:
+    """Hash of the code that decides what a row becomes: datasets' own hash of an imported function is its name."""
+    modules = [sys.modules[name] for name in (function.__module__, __name__)] + [prompts, answers, rewards]
+    return Hasher.hash([inspect.getsource(module) for module in modules])
