@@ -1,0 +1,80 @@
+"""A training set out of several sources, written down in YAML: which, how many rows of each, one seed."""
+
+import inspect
+from pathlib import Path
+
+import yaml
+from datasets import Dataset, concatenate_datasets
+
+from .docqa import load_docqa
+from .memagent import load_memagent
+from .rows import RL_FEATURES
+
+
+LOADERS = {"docqa": load_docqa, "memagent": load_memagent}
+
+
+def load_mixture(mixture: str | Path | dict) -> Dataset:
+    """
+    Load the sources of a mixture, take the rows asked for from each at random, and shuffle them together.
+
+    ```yaml
+    seed: 42
+    sources:
+      - loader: docqa        # all of it
+      - loader: memagent
+        num_rows: 1000       # drawn at random
+        source: data/hotpotqa_train_32k.parquet
+    ```
+
+    Args:
+        mixture (`str`, `Path` or `dict`):
+            YAML file or its content: `seed` and `sources`. A source has a `loader`, maybe `num_rows` (default all),
+            and the arguments of that loader.
+
+    Returns:
+        `Dataset` with columns `prompt`, `answer`, `answer_kind`, `task`.
+
+    Raises:
+        `ValueError`: If the mixture names what does not exist or more rows than a source has. Names are checked before
+            any source is read.
+    """
+    if not isinstance(mixture, dict):
+        path = Path(mixture)
+        if not path.is_file():
+            raise ValueError(f"mixture {str(mixture)!r} is no file: give the path of a YAML file")
+        mixture = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(mixture, dict) or set(mixture) != {"seed", "sources"} or not mixture["sources"]:
+        raise ValueError(f"a mixture must have `seed` and a list of `sources`, but is {mixture!r}")
+    seed = mixture["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"the mixture's seed must be an integer from 0 on, but is {seed!r}")
+    for source in mixture["sources"]:
+        _check_source(source)
+    parts = [_load_part(source, seed) for source in mixture["sources"]]
+    return concatenate_datasets(parts).shuffle(seed=seed)
+
+
+def _check_source(source: dict) -> None:
+    loader = source.get("loader") if isinstance(source, dict) else source
+    if not isinstance(source, dict) or loader not in LOADERS:
+        raise ValueError(f"a source's loader must be one of {', '.join(LOADERS)}, but is {loader!r}")
+    known = {"loader", "num_rows", *inspect.signature(LOADERS[loader]).parameters}
+    if unknown := set(source) - known:
+        raise ValueError(
+            f"source {loader!r} has no option {', '.join(sorted(unknown))}: use {', '.join(sorted(known))}"
+        )
+    num_rows = source.get("num_rows")
+    if num_rows is not None and (isinstance(num_rows, bool) or not isinstance(num_rows, int) or num_rows < 1):
+        raise ValueError(f"num_rows of source {loader!r} must be a whole number from 1 on, but is {num_rows!r}")
+
+
+def _load_part(source: dict, seed: int) -> Dataset:
+    options = {name: value for name, value in source.items() if name not in ("loader", "num_rows")}
+    rows = LOADERS[source["loader"]](**options).select_columns(list(RL_FEATURES))
+    num_rows = source.get("num_rows")
+    if num_rows is None:
+        return rows
+    if num_rows > len(rows):
+        raise ValueError(f"source {source['loader']!r} has {len(rows)} good rows: set num_rows to at most that")
+    return rows.shuffle(seed=seed).select(range(num_rows))

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from data_helpers import FIXTURES, assert_golds_earn_the_reward, read_fixture, write_jsonl
+
+from longact_trl.data import mixture as mixture_module
+from longact_trl.data.mixture import load_mixture
+from longact_trl.data.rows import RL_FEATURES
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    memagent = write_jsonl(
+        tmp_path / "memagent.jsonl",
+        [
+            {**row, "prompt": [{"role": "user", "content": f"{index}. {row['prompt'][0]['content']}"}]}
+            for index, row in enumerate(read_fixture("memagent.jsonl")[:6] * 10)
+        ],
+    )
+    return {
+        "seed": 7,
+        "sources": [
+            {"loader": "docqa", "source": str(FIXTURES / "docqa.jsonl"), "max_bad_share": 0.2},
+            {"loader": "memagent", "source": memagent, "num_rows": 20},
+        ],
+    }
+
+
+def test_all_of_one_and_some_of_the_other(mixture, tmp_path):
+    path = tmp_path / "mixture.yaml"
+    path.write_text(yaml.safe_dump(mixture))
+    rows = load_mixture(path)
+    assert rows.features == RL_FEATURES
+    tasks = rows["task"][:]
+    assert sum(task.startswith("docqa/") for task in tasks) == 12 and tasks.count("memagent/hotpotqa") == 20
+    assert len({row["prompt"][0]["content"] for row in rows}) == 32  # no row twice
+    assert tasks != sorted(tasks)
+    assert_golds_earn_the_reward(rows)
+
+
+def test_the_seed_decides_rows_and_order(mixture):
+    rows = [load_mixture({**mixture, "seed": seed}).to_list() for seed in (7, 7, 8)]
+    assert rows[0] == rows[1] != rows[2]
+    memagent = [{row["prompt"][0]["content"] for row in part if row["task"].startswith("mem")} for part in rows]
+    assert memagent[0] != memagent[2]
+
+
+def test_the_paper_mixture_names_what_exists(monkeypatch):
+    monkeypatch.setattr(mixture_module, "_load_part", lambda source, seed: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # every check has passed, the first source is read
+        load_mixture(Path(__file__).parents[2] / "recipes" / "mixture.yaml")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seed": "7"}, "seed must be an integer from 0 on, but is '7'"),
+        ({"sources": []}, "must have `seed` and a list of `sources`"),
+        ({"weights": [1]}, "must have `seed` and a list of `sources`"),
+        ({"sources": [{"loader": "hotpot"}]}, "loader must be one of docqa, memagent, but is 'hotpot'"),
+        ({"sources": ["docqa"]}, "loader must be one of docqa, memagent, but is 'docqa'"),
+        (
+            {"sources": [{"loader": "docqa", "rows": 5}]},
+            "source 'docqa' has no option rows: use loader, max_bad_share, num_",
+        ),
+        (
+            {"sources": [{"loader": "docqa", "num_rows": 0}]},
+            "num_rows of source 'docqa' must be a whole number from 1 on",
+        ),
+        ({"sources": [{"loader": "docqa", "num_rows": 1.5}]}, "but is 1.5"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_read(mixture, change, message, monkeypatch):
+    monkeypatch.setattr(mixture_module, "_load_part", lambda source, seed: 1 / 0)
+    with pytest.raises(ValueError, match=message):
+        load_mixture({**mixture, **change})
+
+
+def test_more_rows_than_there_are(mixture):
+    mixture["sources"][1]["num_rows"] = 61
+    with pytest.raises(ValueError, match="source 'memagent' has 60 good rows"):
+        load_mixture(mixture)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="no file: give the path of a YAML file"):
+        load_mixture(tmp_path / "none.yaml")
