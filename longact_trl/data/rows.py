@@ -206,7 +206,8 @@ def rl_row(prompt: list[dict], golds: list[str], kind: str, task: str) -> dict:
     """A row of `RL_FEATURES`; [`InvalidRow`] unless the prompt has text and every gold answer earns the reward."""
     if not prompt or not all(message["content"].strip() for message in prompt):
         raise InvalidRow("the prompt is empty")
-    golds = list(dict.fromkeys(golds))
+    if not golds or not all(gold and gold.strip() for gold in golds):
+        raise InvalidRow("no gold answer")
     for gold in ["\n".join(golds)] if kind == "list" else golds:
         completion = [f"<think></think><answer>{gold}</answer>"]
         try:

@@ -21,7 +21,8 @@ def read_fixture(name):
 
 
 def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return str(path)
 
 
@@ -33,6 +34,15 @@ def assert_golds_earn_the_reward(dataset):
         ]
         columns = {name: [row[name]] * len(completions) for name in ("answer", "answer_kind", "task")}
         assert answer_reward(completions=completions, prompts=[row["prompt"]], **columns) == [1.0] * len(completions)
+
+
+def word_tokenizer():
+    """A token is what stands between spaces, so that long prompts are quick to tokenize."""
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
 
 
 def byte_tokenizer():

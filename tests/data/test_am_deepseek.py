@@ -3,6 +3,7 @@ import logging
 import pytest
 from data_helpers import FIXTURES, read_fixture, write_jsonl
 from datasets import Dataset
+from trl.data_utils import apply_chat_template, is_conversational
 
 from longact_trl.data import rows as rows_module
 from longact_trl.data.am_deepseek import load_am_deepseek
@@ -35,6 +36,14 @@ def test_prompts_keep_system_and_turns_and_ask_for_the_tags_once(am):
     assert all(prompt[-1]["content"].count("<answer> your answer </answer>") == 1 for prompt in am["prompt"])
     roles = sorted([message["role"] for message in prompt] for prompt in am["prompt"])
     assert roles == [["system", "user"], *[["user"]] * 4, ["user", "assistant", "user"]]
+
+
+def test_trl_renders_prompt_and_completion(am, tokenizer):
+    for row in am:
+        assert is_conversational(row)
+        rendered = apply_chat_template(row, tokenizer)
+        assert rendered["prompt"].endswith("<|assistant|>")
+        assert rendered["completion"] == row["completion"][0]["content"] + "<|end|>"
 
 
 def test_bad_rows_are_counted_and_named(caplog):

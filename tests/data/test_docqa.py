@@ -53,9 +53,7 @@ def test_bad_rows_are_counted_and_named(caplog):
     (message,) = [record.message for record in caplog.records if "rows are bad" in record.message]
     assert "docqa.jsonl: 3 of 15 rows are bad (20.0%)" in message
     assert "1 x no gold answer (rows 12)" in message
-    assert (
-        "gold answer is no letter (rows 13; the first: ['The channel was deepened'])" in message
-    )
+    assert "gold answer is no letter (rows 13; the first: ['The channel was deepened'])" in message
     assert "1 x unknown ability or data_source (rows 14" in message and "crossword_0_20000" in message
 
 

@@ -1,0 +1,141 @@
+"""What happens to prompts longer than the window: TRL 1.16 has no `max_prompt_length`, so it is decided here."""
+
+import logging
+import os
+from collections import Counter
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
+
+POLICIES = ("filter", "truncate_middle", "error")
+# Below this many rows for each process, starting one costs more than it saves.
+ROWS_PER_PROCESS = 100
+# A cut can join characters across the seam into other tokens; so few tokens are involved that two rounds were enough.
+MAX_CUTS = 8
+
+
+def apply_length_policy(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt_length: int,
+    policy: str = "filter",
+    num_proc: int | None = None,
+    chat_template_kwargs: dict | None = None,
+) -> Dataset:
+    """
+    Make every prompt fit into `max_prompt_length` tokens, chat template and generation prompt included.
+
+    Runs once: `datasets` caches the result by the dataset, the tokenizer and the arguments.
+
+    Args:
+        dataset (`Dataset`):
+            Rows with a conversational `prompt` and, to count by source, a `task`.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Fast tokenizer with a chat template.
+        max_prompt_length (`int`):
+            Tokens that a prompt may have.
+        policy (`str`, *optional*, defaults to `"filter"`):
+            `filter` leaves longer prompts out and says how many of each task; `truncate_middle` takes tokens out of
+            the middle of their longest message, as the long-context benchmarks do; `error` stops.
+        num_proc (`int`, *optional*):
+            Processes; default one for each `ROWS_PER_PROCESS` rows, at most one for each CPU.
+        chat_template_kwargs (`dict`, *optional*):
+            What training passes to the template.
+
+    Returns:
+        `Dataset` with the columns of `dataset`.
+
+    Raises:
+        `ValueError`: If the policy is unknown, no prompt fits, or (with `error`) one does not.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"the length policy must be one of {', '.join(POLICIES)}, but is {policy!r}")
+    if isinstance(max_prompt_length, bool) or not isinstance(max_prompt_length, int) or max_prompt_length < 1:
+        raise ValueError(f"max_prompt_length must be a whole number from 1 on, but is {max_prompt_length!r}")
+    if tokenizer.chat_template is None or not tokenizer.is_fast:
+        raise ValueError("the length policy needs a fast tokenizer with a chat template: set tokenizer.chat_template")
+    num_proc = num_proc or min(os.cpu_count() or 1, len(dataset) // ROWS_PER_PROCESS)
+    num_proc = num_proc if num_proc > 1 else None  # for datasets, 1 is one process beside this one
+    options = {"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}}
+    lengths = dataset.map(
+        _measure,
+        input_columns=["prompt"],
+        fn_kwargs=options,
+        remove_columns=dataset.column_names,
+        num_proc=num_proc,
+        desc="Measuring prompts",
+    )
+    lengths = list(lengths["length"])
+    fits = [length <= max_prompt_length for length in lengths]
+    if all(fits):
+        return dataset
+    tasks = dataset["task"] if "task" in dataset.column_names else ["rows"] * len(dataset)
+    total, long = Counter(tasks), Counter(task for task, fit in zip(tasks, fits, strict=True) if not fit)
+    counts = ", ".join(f"{count} of {total[task]} {task}" for task, count in sorted(long.items()))
+    report = (
+        f"{counts} prompts have more than max_prompt_length={max_prompt_length} tokens (the longest {max(lengths)})"
+    )
+    if policy == "error":
+        raise ValueError(f"{report}: raise max_prompt_length, or use the policy filter or truncate_middle")
+    if policy == "filter":
+        if not any(fits):
+            raise ValueError(f"{report}, and none is left: raise max_prompt_length or use truncate_middle")
+        logger.warning("%s and are left out", report)
+        return dataset.select([index for index, fit in enumerate(fits) if fit])
+    logger.warning("%s and lose their middle", report)
+    return dataset.map(
+        _truncate,
+        with_indices=True,
+        fn_kwargs={**options, "lengths": lengths, "max_length": max_prompt_length},
+        num_proc=num_proc,
+        writer_batch_size=ROWS_PER_PROCESS,
+        features=dataset.features,
+        desc="Truncating prompts",
+    )
+
+
+def prompt_length(prompt: list[dict], tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> int:
+    """Tokens of the prompt as `GRPOTrainer` renders it."""
+    rendered = tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template_kwargs
+    )
+    return len(rendered["input_ids"])
+
+
+def _measure(prompt: list[dict], tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> dict:
+    return {"length": prompt_length(prompt, tokenizer, template_kwargs)}
+
+
+def _truncate(
+    row: dict,
+    index: int,
+    tokenizer: PreTrainedTokenizerBase,
+    template_kwargs: dict,
+    lengths: list[int],
+    max_length: int,
+) -> dict:
+    if (excess := lengths[index] - max_length) <= 0:
+        return {}
+    prompt = row["prompt"]
+    longest = max(range(len(prompt)), key=lambda index: len(prompt[index]["content"]))
+    content = prompt[longest]["content"]
+    # Token boundaries as positions in the text: slicing the text, unlike decoding ids, cannot change what is kept.
+    offsets = tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    budget = len(offsets)
+    for _ in range(MAX_CUTS):
+        budget -= excess
+        if budget < 2:
+            break
+        # The tokens at the seam go as well: each may be a part of a character that cannot stand alone.
+        seam_start, seam_end = offsets[budget // 2 - 1][0], offsets[budget // 2 - budget][1]
+        text = content[:seam_start] + content[seam_end:]
+        prompt = [*prompt[:longest], {**prompt[longest], "content": text}, *prompt[longest + 1 :]]
+        if (excess := prompt_length(prompt, tokenizer, template_kwargs) - max_length) <= 0:
+            return {"prompt": prompt}
+    raise ValueError(
+        f"max_prompt_length={max_length} leaves nothing of a prompt's longest message beside its other "
+        f"{prompt_length(prompt, tokenizer, template_kwargs) - budget} tokens: raise it"
+    )
