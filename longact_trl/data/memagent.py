@@ -40,7 +40,7 @@ def load_memagent(
     if source == HUB_ID and data_files is None:
         if split not in HUB_FILES:
             raise ValueError(f"split must be one of {', '.join(HUB_FILES)}, but is {split!r}: or name data_files")
-        data_files, split = HUB_FILES[split], "train"  # load_dataset calls the one split of named files `train`
+        data_files = HUB_FILES[split]
     return convert_rows(read_source(source, split, data_files), convert_row, RL_FEATURES, source, max_bad_share)
 
 

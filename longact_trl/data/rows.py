@@ -49,7 +49,7 @@ def read_source(
         source (`str`):
             Path or Hub id.
         split (`str`):
-            Split of a Hub dataset. Files are one split whatever its name.
+            Split of a Hub dataset. Local files, and those named in `data_files`, are one split whatever its name.
         data_files (`str` or `list[str]`, *optional*):
             Files of the Hub dataset or of the folder to read; default all.
         streaming (`bool`, *optional*, defaults to `False`):
@@ -78,6 +78,7 @@ def read_source(
             f"source {source!r} is no {', '.join(_BUILDERS)} file and no folder: correct the path, or give a Hub id "
             "such as 'Tongyi-Zhiwen/DocQA-RL-1.6K'"
         )
+    split = split if data_files is None else "train"  # what load_dataset calls the one split of named files
     return load_dataset(source, data_files=data_files, split=split, streaming=streaming)
 
 

@@ -56,6 +56,6 @@ def test_the_hub_is_asked_for_the_file_of_the_split(monkeypatch):
     monkeypatch.setattr(memagent, "read_source", lambda *arguments: asked.append(arguments) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_memagent(split="validation")
-    assert asked == [("BytedTsinghua-SIA/hotpotqa", "train", "hotpotqa_dev.parquet")]
+    assert asked == [("BytedTsinghua-SIA/hotpotqa", "validation", "hotpotqa_dev.parquet")]
     with pytest.raises(ValueError, match="split must be one of train, validation, but is 'test'"):
         load_memagent(split="test")

@@ -30,6 +30,14 @@ def test_a_folder_must_hold_files_of_one_kind(tmp_path):
     assert read_source(str(tmp_path), "train", data_files="*.jsonl")["a"][:] == [1]
 
 
+def test_named_files_of_the_hub_are_one_split(monkeypatch):
+    asked = []
+    monkeypatch.setattr(rows_module, "load_dataset", lambda name, **options: asked.append((name, options["split"])))
+    read_source("someone/rows", "test")
+    read_source("someone/rows", "test", data_files="test.parquet")
+    assert asked == [("someone/rows", "test"), ("someone/rows", "train")]
+
+
 @pytest.mark.parametrize(
     "golds, kind, reason",
     [
