@@ -4,7 +4,16 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from longact_trl import LongActConfig, LongActTrainer
 
 
 WORDS = ["<pad>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<answer>", "</answer>", "user", "assistant"]
@@ -30,6 +39,25 @@ def make_model(seed: int = 0, **kwargs) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(Qwen3Config(**{**sizes, **kwargs}))
 
 
+DECODER_SIZES = {
+    "vocab_size": 48,
+    "hidden_size": 48,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+
+
+def make_decoder(model_type: str, seed: int = 0, **kwargs) -> PreTrainedModel:
+    """A tiny random decoder of any architecture; head_dim 16 in Qwen3, 8 elsewhere."""
+    torch.manual_seed(seed)
+    sizes = DECODER_SIZES | ({"head_dim": 16} if model_type == "qwen3" else {}) | kwargs
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**sizes))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> str:
     """Folder of a tiny random Qwen3 with tokenizer."""
@@ -53,3 +81,58 @@ def prompts() -> Dataset:
 def spread_reward(completions, **kwargs) -> list[float]:
     """A reward that differs between the completions of a group, so that gradients are not zero."""
     return [float(sum(map(ord, str(c))) % 7) for c in completions]
+
+
+def make_args(output_dir, config_class=LongActConfig, **kwargs) -> LongActConfig:
+    """Settings of a run that takes a fraction of a second: float32 on the CPU, 4 completions of 6 tokens a step."""
+    settings = {
+        "use_cpu": True,
+        "bf16": False,
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "max_steps": 3,
+        "learning_rate": 1e-2,
+        "lr_scheduler_type": "constant",
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+    return config_class(str(output_dir), **{**settings, **kwargs})
+
+
+def make_trainer(
+    output_dir,
+    model: PreTrainedModel | str | None = None,
+    trainer_class=LongActTrainer,
+    reward=spread_reward,
+    **kwargs,
+) -> LongActTrainer:
+    """A trainer of the tiny Qwen3. `kwargs` are arguments of the trainer where it has them, else training arguments."""
+    names = ("eval_dataset", "peft_config", "callbacks", "optimizers")
+    extra = {name: kwargs.pop(name) for name in names if name in kwargs}
+    return trainer_class(
+        make_model() if model is None else model,
+        [reward],
+        make_args(output_dir, **kwargs),
+        make_prompts(),
+        processing_class=make_tokenizer(),
+        **extra,
+    )
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of all parameters."""
+    return {name: param.detach().clone() for name, param in model.named_parameters()}
+
+
+def assert_no_hooks(model: torch.nn.Module) -> None:
+    """No hook of ours is left on any parameter or module; transformers leaves one of its own on the embedding."""
+    for name, param in model.named_parameters():
+        assert not param._backward_hooks, name
+        assert not param._post_accumulate_grad_hooks, name
+    for name, module in model.named_modules():
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        assert not [hook for hook in hooks if hook.__module__.startswith("longact_trl")], name
