@@ -47,29 +47,35 @@ class MagnitudeObserver:
     @contextmanager
     def observe(self, model: nn.Module) -> Iterator[None]:
         """
-        Observe every forward pass of `model` inside the context. All hooks are gone when it ends, so the
-        recomputation that gradient checkpointing does during backward is not counted a second time.
+        Observe every forward pass of `model` inside the context. Projections count only while `model.forward` runs,
+        so the recomputation that gradient checkpointing does during backward is not counted a second time. All hooks
+        are gone when the context ends.
 
         Args:
             model (`nn.Module`):
                 The module whose `forward` receives `input_ids` (B, S) and `attention_mask` (B, S) as keywords:
                 the language model itself, unwrapped from DDP or DeepSpeed.
         """
-        spans: list[list[slice | torch.Tensor]] = []  # of the forward pass under way: each sequence's real tokens
+        spans: list[list[slice | torch.Tensor]] = []  # while a forward pass runs: each sequence's real tokens
 
         def before_forward(module: nn.Module, args: tuple, kwargs: dict) -> None:
             spans[:] = [_real_tokens(kwargs)]
             self.num_sequences += len(spans[0])
 
+        def after_forward(module: nn.Module, args: tuple, output: object) -> None:
+            spans.clear()
+
         def after_projection(projection: Projection):
             def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-                self._add(projection, output.detach()[..., projection.rows], spans[0])
+                if spans:
+                    self._add(projection, output.detach()[..., projection.rows], spans[0])
 
             return hook
 
         handles = []
         try:
             handles.append(model.register_forward_pre_hook(before_forward, with_kwargs=True))
+            handles.append(model.register_forward_hook(after_forward, always_call=True))
             for projection in self.projections:
                 handles.append(projection.module.register_forward_hook(after_projection(projection)))
             yield

@@ -110,7 +110,7 @@ def make_trainer(
     reward=spread_reward,
     **kwargs,
 ) -> LongActTrainer:
-    """A trainer of the tiny Qwen3. `kwargs` are arguments of the trainer where it has them, else training arguments."""
+    """A trainer of the tiny Qwen3; `kwargs` are the trainer's arguments where it has them, else training arguments."""
     names = ("eval_dataset", "peft_config", "callbacks", "optimizers")
     extra = {name: kwargs.pop(name) for name in names if name in kwargs}
     return trainer_class(

@@ -74,7 +74,7 @@ def test_sequences_longer_than_a_chunk(padding):
 
 
 def make_exact_model():
-    """One layer whose Q and K copy channels of their input, so that no matrix kernel's rounding depends on the batch."""
+    """One layer whose Q and K copy channels of their input: no rounding of a matrix kernel depends on the batch."""
     model = make_decoder("qwen3", num_hidden_layers=1)
     with torch.no_grad():
         for p in find_projections(model):
