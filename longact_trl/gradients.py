@@ -112,7 +112,8 @@ class GradientMasker:
         return hook
 
     def _observe(self, grad: torch.Tensor, dropped: torch.Tensor) -> None:
-        squares = torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.dim())), dtype=torch.float32).square()
+        rows = grad.unsqueeze(-1)  # a bias has no second dimension, and no dimension at all would mean all of them
+        squares = torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.dim())), dtype=torch.float32).square()
         self._squares.append(torch.stack([squares.masked_fill(dropped, 0).sum(), squares.sum()]))
 
 
