@@ -133,7 +133,8 @@ class MaskRefreshCallback(TrainerCallback):
         dropped = self.masker.set_masks(masks)
         if self.args.update_rule == "frozen_rows":
             for param, rows in dropped.items():
-                clear_first_moment(self._optimizer, param, rows)
+                if rows.any():
+                    clear_first_moment(self._optimizer, param, rows)
         self._log_masks(masks)
         self.masks = masks
         self.ever_selected = {name: mask | self.ever_selected.get(name, mask) for name, mask in masks.items()}

@@ -37,9 +37,7 @@ def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, ro
         _clear_zero3(param, rows)
     elif hasattr(param, "_hp_mapping"):  # ZeRO-1/2: a fragment of a flat buffer, or none of it on this rank
         if param._hp_mapping is not None:
-            fragment, address = param._hp_mapping, param._hp_mapping.lp_fragment_address
-            for key in set(FIRST_MOMENTS) & set(fragment.get_optim_state_keys()):
-                _clear_flat(fragment.get_optim_state_fragment(key), address.start, param.numel(), rows)
+            _clear_zero12(optimizer.optimizer, param._hp_mapping, param.numel(), rows)
     elif param in optimizer.state:  # plain torch, also with FSDP2's DTensors
         for key in set(FIRST_MOMENTS) & set(optimizer.state[param]):
             if optimizer.state[param][key] is not None:  # SGD without momentum
@@ -49,6 +47,14 @@ def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, ro
             f"{type(optimizer).__name__} hides its state, so `update_rule='frozen_rows'` cannot clear momentum. Use "
             "`optim='adamw_torch'`, or `update_rule='masked_gradient'`."
         )
+
+
+def _clear_zero12(zero_optimizer, fragment, numel: int, rows: torch.Tensor) -> None:
+    if not fragment.optim_fragment:  # DeepSpeed links them within the step of the first parameter group: no others
+        zero_optimizer._hp_optimizer_states_linked = False
+        zero_optimizer._lazy_init_hp_params_optimizer_state()
+    for key in set(FIRST_MOMENTS) & set(fragment.get_optim_state_keys()):
+        _clear_flat(fragment.get_optim_state_fragment(key), fragment.lp_fragment_address.start, numel, rows)
 
 
 def _clear_zero3(param: nn.Parameter, rows: torch.Tensor) -> None:

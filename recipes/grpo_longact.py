@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from pathlib import Path
 
-from longact_trl.data.mixture import load_mixture
-from longact_trl.data.rows import read_source
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 from trl.rewards import get_soft_overlong_punishment
 
 from longact_trl import LongActConfig, LongActTrainer, answer_reward, format_reward
 from longact_trl.checkpoints import resolve_resume
+from longact_trl.data.mixture import load_mixture
+from longact_trl.data.rows import read_source
 from longact_trl.preflight import load_processing_class
 from longact_trl.recipe_config import find_config, parse_recipe
 from longact_trl.rewards import prefills_think

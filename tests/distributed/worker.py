@@ -6,19 +6,46 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate.utils import is_deepspeed_available
+import torch.distributed as dist
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_prompts, spread_reward  # noqa: E402  (not a package)
+from conftest import make_model, make_prompts, spread_reward  # noqa: E402  (not a package)
 
 from longact_trl import LongActConfig, LongActTrainer  # noqa: E402
 from longact_trl.gradients import row_parameters  # noqa: E402
+from longact_trl.magnitude import MagnitudeObserver  # noqa: E402
+from longact_trl.projections import find_projections  # noqa: E402
 
 
 BACKEND, MODEL, OUT = sys.argv[1:]
 ZERO = BACKEND.startswith("zero")
+
+
+def check_magnitudes() -> None:
+    """Eq. 2 over both ranks, which see 3 sequences and 1: the brute-force mean over all 4, the same bits on both."""
+    rank = int(os.environ["RANK"])
+    model = make_model()
+    ids = torch.randint(3, 60, (4, 20), generator=torch.Generator().manual_seed(0))
+    observer = MagnitudeObserver(find_projections(model))
+    with torch.no_grad(), observer.observe(model):
+        model(input_ids=ids[:3] if rank == 0 else ids[3:])
+    magnitudes = observer.compute()
+    for projection in observer.projections:
+        outputs = []
+        handle = projection.module.register_forward_hook(
+            lambda m, a, out, outputs=outputs: outputs.append(out.double())
+        )
+        with torch.no_grad():
+            model(input_ids=ids)
+        handle.remove()
+        brute = outputs[0].square().sum(1).sqrt().mean(0).view(projection.num_heads, projection.head_dim)
+        torch.testing.assert_close(magnitudes[projection.name].double(), brute, rtol=1e-5, atol=0)
+        both = [torch.empty_like(magnitudes[projection.name]) for _ in range(2)]
+        dist.all_gather(both, magnitudes[projection.name])
+        assert torch.equal(*both)
 
 
 def make_trainer(name: str, callbacks=(), **kwargs) -> LongActTrainer:
@@ -107,9 +134,13 @@ class FrozenRowsStayFrozen(TrainerCallback):
         for before, after in zip(self.before, self.snapshot(), strict=True):
             for name in before:
                 mask = masks[name]
-                assert torch.equal(before[name][~mask], after[name][~mask]), f"{name} moved at step {state.global_step}"
+                assert torch.equal(before[name][~mask], after[name][~mask]), (
+                    f"{name} moved at step {state.global_step}"
+                )
                 moved = (before[name][mask] != after[name][mask]).float().mean()
-                assert moved > 0.5 or after[name].dtype == torch.bfloat16, f"{name}: selected rows did not move: {moved}"
+                assert moved > 0.5 or after[name].dtype == torch.bfloat16, (
+                    f"{name}: selected rows did not move: {moved}"
+                )
         self.steps += 1
 
 
@@ -126,7 +157,7 @@ def run(trainer: LongActTrainer, **kwargs) -> dict[str, torch.Tensor]:
 def check_gradients() -> None:
     """One SGD step at learning rate 1 turns gradients into weights: masked = dense masked by hand, to the bit."""
     step = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
-    start = weights(make_trainer("start", **step))
+    start = load_file(f"{MODEL}/model.safetensors")
     dense = run(make_trainer("dense", strategy="dense", **step))
     trainer = make_trainer("massive", callbacks=[PoisonUnselectedRows()], **step)
     masked = run(trainer)
@@ -134,7 +165,7 @@ def check_gradients() -> None:
     assert len(masks) == 4
     for name in dense:
         expected = torch.where(masks[name][:, None], dense[name], start[name]) if name in masks else dense[name]
-        assert torch.equal(expected, masked[name]), name
+        assert torch.equal(expected, masked[name]), (name, (expected - masked[name]).abs().max())
         assert not torch.equal(dense[name], start[name]), f"{name} has no gradient"
 
 
@@ -160,11 +191,11 @@ def check_resume() -> None:
 
 
 if __name__ == "__main__":
-    if ZERO:
-        assert is_deepspeed_available()
     torch.set_num_threads(1)
     check_gradients()
+    if BACKEND == "ddp":
+        check_magnitudes()
     check_frozen_rows()
-    if BACKEND != "ddp":  # on CPUs, transformers maps the optimizer state to "cpu:0", which torch.load refuses
+    if ZERO:  # elsewhere transformers maps the optimizer's state to "cpu:0", which torch.load refuses
         check_resume()
     print(f"OK {BACKEND} rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}", flush=True)
