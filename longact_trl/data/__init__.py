@@ -1,0 +1,1 @@
+"""The datasets of LongAct, in the conversational format of TRL."""

@@ -1,0 +1,324 @@
+"""
+Make the embedded default model again from nothing: a 1.3M-parameter Qwen3 that retrieves from synthetic long contexts.
+
+The model is what the quickstart, the tests and CI train and serve. It is small enough to live in the package, uses the
+real Qwen3 architecture (grouped-query attention, q_norm/k_norm, RoPE), and it is stopped half-way on purpose: it always
+writes `<think> ... </think> <answer> ... </answer>`, and it is right often enough to be rewarded and seldom enough to
+have something to learn.
+
+Two stages, each a few hundred steps:
+1. induction: random tokens, repeated; the circuit that later retrieves (without it a model picks needles at random);
+2. cold start: the chat format and the tasks of `longact_trl.data.synthetic`, contexts growing, until accuracy is middling.
+
+Left out from the paper: everything; LongAct starts from the model that this recipe ends with.
+
+Hardware: two CPU cores. Launch:
+
+    python recipes/embedded_model.py
+
+It replaces `longact_trl/assets/tiny_qwen3`; `--output_dir` writes elsewhere, `--seed` makes another one.
+"""
+
+import argparse
+import itertools
+import math
+import random
+import re
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from longact_trl.data.synthetic import TASKS, generate_row, generate_rows, vocabulary
+
+OUTPUT_DIR = Path(__file__).parents[1] / "longact_trl" / "assets" / "tiny_qwen3"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|> {{ message.role }} {{ message.content }} <|im_end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
+)
+TARGET_ACCURACY = 0.33  # where the cold start stops: RL needs rewarded and unrewarded completions in one group
+INDUCTION_LOSS = 0.5  # nats; 3 is what copying at random from the context gives, and the fall from there is sudden
+GROWTH_STEPS = 300
+LONG_FRACTION = 0.15  # steps with contexts beyond what RL trains on, so that the model can also be served longer ones
+TOKENS_PER_STEP = 3072
+REPORT_EVERY = 25
+CHECK_EVERY = 10  # accuracy passes through the middling range within about fifty steps
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the vocabulary of the synthetic tasks; the four tags are ordinary words of it."""
+    words = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>", "system", "user", "assistant", *vocabulary()]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+        model_max_length=4096,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """An untrained Qwen3; head_dim 32 is the smallest that vLLM's CPU attention takes."""
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=256,
+            intermediate_size=512,
+            num_hidden_layers=2,
+            num_attention_heads=8,
+            num_key_value_heads=4,
+            head_dim=32,
+            max_position_embeddings=4096,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return model
+
+
+MODEL_CARD = """\
+---
+license: apache-2.0
+library_name: transformers
+tags: [longact, qwen3, synthetic]
+---
+
+# tiny_qwen3
+
+The embedded default model of `longact-trl`: a Qwen3 of {parameters:.1f}M parameters over a word-level vocabulary, trained from
+scratch on generated text only (`longact_trl/data/synthetic.py`; no outside data). It always answers as
+`<think> ... </think> <answer> ... </answer>` and was stopped while middling at retrieval, so that RL has something to do.
+It is a test article: it knows the words of the generator and nothing else.
+
+Made by `python recipes/embedded_model.py --seed {seed}`. Licence: Apache-2.0.
+
+Held-out accuracy at temperature 1, exact match. Guessing picks values of the context at random.
+
+Contexts of 48 to 128 words, as RL trains on:
+
+{short}
+
+Contexts of 512 words:
+
+{long}
+"""
+
+
+class Optimizer:
+    """Muon for the matrices of the layers (induction appears in fewer steps than with AdamW), AdamW for the rest."""
+
+    def __init__(self, model: torch.nn.Module, warmup_steps: int = 30):
+        matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+        others = [p for name, p in model.named_parameters() if p.ndim != 2 or ".layers." not in name]
+        self.parameters = [*matrices, *others]
+        optimizers = [
+            torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.0),
+            torch.optim.AdamW(others, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+        warmup = [torch.optim.lr_scheduler.LinearLR(o, 0.03, total_iters=warmup_steps) for o in optimizers]
+        self.parts = [*optimizers, *warmup]
+        self.optimizers = optimizers
+
+    def step(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for part in self.parts:
+            part.step()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+
+def repeated_batch(vocab_size: int, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random tokens repeated once. The period is random too: a fixed one can be copied by position alone."""
+    period = rng.randint(8, 28)
+    input_ids = torch.tensor([[rng.randrange(vocab_size) for _ in range(period)] for _ in range(32)]).repeat(1, 2)
+    labels = input_ids.clone()
+    labels[:, :period] = -100
+    return input_ids, labels
+
+
+def row_batch(rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts with their demonstrations, right-padded; labels are -100 outside the demonstrations."""
+    prompts = tokenizer.apply_chat_template(
+        [row["prompt"] for row in rows], add_generation_prompt=True, return_dict=False
+    )
+    ends = tokenizer([row["demonstration"] + " <|im_end|>" for row in rows]).input_ids
+    length = max(len(p) + len(e) for p, e in zip(prompts, ends))
+    input_ids = torch.full((len(rows), length), tokenizer.pad_token_id)
+    labels = torch.full_like(input_ids, -100)
+    for i, (prompt, end) in enumerate(zip(prompts, ends)):
+        input_ids[i, : len(prompt) + len(end)] = torch.tensor(prompt + end)
+        labels[i, len(prompt) : len(prompt) + len(end)] = torch.tensor(end)
+    return input_ids, labels
+
+
+def token_losses(model: Qwen3ForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy per token, (B, S-1), zero where the label is -100. The head runs on labelled positions only."""
+    hidden = model.model(input_ids).last_hidden_state[:, :-1]
+    labels = labels[:, 1:]
+    losses = hidden.new_zeros(labels.shape)
+    keep = labels != -100
+    losses[keep] = torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]), labels[keep], reduction="none")
+    return losses
+
+
+def train_step(model, optimizer, input_ids, labels) -> float:
+    losses = token_losses(model, input_ids, labels)
+    loss = losses.sum() / (labels[:, 1:] != -100).sum()
+    optimizer.step(loss)
+    return loss.item()
+
+
+def retrieval_rows(rng: random.Random, growth: float) -> list[dict]:
+    """One step's rows of similar length; contexts and numbers of needles grow with `growth`, from 0 to 1."""
+    context_words = rng.randint(32, 64 + int(128 * growth))
+    if rng.random() < LONG_FRACTION * growth:
+        context_words = rng.randint(256, 512)
+    rows = []
+    while len(rows) * (context_words + 64) < TOKENS_PER_STEP:
+        num_needles = rng.randint(4, 6 + int(10 * growth))
+        rows.append(
+            generate_row(
+                rng,
+                rng.choice(TASKS),
+                context_words=context_words,
+                num_needles=num_needles,
+                # Asking for every key makes most of the labels retrievals, which is what makes this stage short.
+                num_asked=num_needles if rng.random() < 0.7 else rng.randint(2, 3),
+                num_hops=rng.randint(2, 3),
+            )
+        )
+    return rows
+
+
+@torch.no_grad()
+def expected_accuracy(model, tokenizer, rows: list[dict]) -> dict[str, float]:
+    """
+    pass@1 at temperature 1 without sampling, by task and over all: the probability of the whole demonstration.
+
+    A right answer reached by other thinking is not counted, so the sampled pass@1 is a little higher.
+    """
+    probabilities = []
+    for i in range(0, len(rows), 16):
+        probabilities += token_losses(model, *row_batch(rows[i : i + 16], tokenizer)).sum(1).neg().exp().tolist()
+    by_task = {task: [p for p, row in zip(probabilities, rows) if row["task"] == task] for task in TASKS}
+    by_task["all"] = probabilities
+    return {task: sum(p) / len(p) for task, p in by_task.items()}
+
+
+def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    """Both stages, with a line of progress every `REPORT_EVERY` steps."""
+    rng = random.Random(seed)
+    optimizer = Optimizer(model)
+    held_out = list(itertools.islice(generate_rows(seed, split="test"), 96))
+    losses, start = [], time.time()
+
+    def report(stage: str, step: int, more: str = "") -> None:
+        loss = sum(losses[-REPORT_EVERY:]) / REPORT_EVERY
+        print(f"{time.time() - start:5.0f} s  {stage:<9}  step {step:4d}  loss {loss:.3f}  {more}", flush=True)
+
+    for step in range(1, 2001):
+        losses.append(train_step(model, optimizer, *repeated_batch(len(tokenizer), rng)))
+        if step % REPORT_EVERY == 0:
+            report("induction", step)
+            if sum(losses[-REPORT_EVERY:]) / REPORT_EVERY < INDUCTION_LOSS:
+                break
+    else:
+        raise RuntimeError(f"induction did not appear with --seed {seed}; try another one")
+
+    for step in itertools.count(1):
+        rows = retrieval_rows(rng, growth=min(step / GROWTH_STEPS, 1.0))
+        losses.append(train_step(model, optimizer, *row_batch(rows, tokenizer)))
+        if step % CHECK_EVERY == 0:
+            accuracy = expected_accuracy(model, tokenizer, held_out)
+            report("retrieval", step, "pass@1 " + "  ".join(f"{task} {a:.1%}" for task, a in accuracy.items()))
+            if accuracy["all"] >= TARGET_ACCURACY:
+                break
+
+
+@torch.no_grad()
+def sampled_correct(model, tokenizer, rows: list[dict], num_samples: int) -> torch.Tensor:
+    """Whether each of `num_samples` completions at temperature 1 gives exactly the answer, (len(rows), num_samples)."""
+    correct = []
+    for i in range(0, len(rows), 8):
+        batch = rows[i : i + 8]
+        inputs = tokenizer.apply_chat_template(
+            [row["prompt"] for row in batch],
+            add_generation_prompt=True,
+            padding=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        output = model.generate(
+            **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=40, num_return_sequences=num_samples
+        )
+        texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers = [re.fullmatch(r"<think> .* </think> <answer> (.*) </answer>", text) for text in texts]
+        expected = [" , ".join(row["answer"]) for row in batch for _ in range(num_samples)]
+        correct += [bool(match) and match[1] == answer for match, answer in zip(answers, expected)]
+    return torch.tensor(correct).view(len(rows), num_samples)
+
+
+def guess_rate(rows: list[dict]) -> float:
+    """Accuracy of answering with values picked at random from the context, without repetition."""
+    rates = []
+    for row in rows:
+        values = sum(word.isdigit() for word in row["prompt"][0]["content"].split())
+        rates.append(1 / math.perm(values, len(row["answer"])))
+    return sum(rates) / len(rows)
+
+
+def evaluate(model, tokenizer, seed: int, num_prompts: int, context_words: tuple[int, int]) -> str:
+    """A Markdown table of held-out accuracy by task."""
+    stream = generate_rows(seed + 1, split="test", context_words=context_words)
+    rows = list(itertools.islice(stream, num_prompts))
+    correct = sampled_correct(model, tokenizer, rows, num_samples=16).float()
+    lines = ["| task | guess | pass@1 | pass@16 |", "|---|---|---|---|"]
+    for task in (*TASKS, "all"):
+        chosen = [i for i, row in enumerate(rows) if task in (row["task"], "all")]
+        guess = guess_rate([rows[i] for i in chosen])
+        pass_1, pass_16 = correct[chosen].mean().item(), correct[chosen].amax(1).mean().item()
+        lines.append(f"| {task} | {guess:.1%} | {pass_1:.1%} | {pass_16:.1%} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=OUTPUT_DIR)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    train(model, tokenizer, args.seed)
+
+    model.to(torch.bfloat16).save_pretrained(args.output_dir)
+    tokenizer.save_pretrained(args.output_dir)
+    # What is measured is what was saved: bfloat16 weights, computed with in float32.
+    model = Qwen3ForCausalLM.from_pretrained(args.output_dir, dtype=torch.float32)
+    short, long = (evaluate(model, tokenizer, args.seed, 120, words) for words in ((48, 128), (512, 512)))
+    card = MODEL_CARD.format(parameters=model.num_parameters() / 1e6, seed=args.seed, short=short, long=long)
+    (args.output_dir / "README.md").write_text(card)
+    print(card)
+
+
+if __name__ == "__main__":
+    main()
