@@ -1,22 +1,23 @@
 """
-Make the embedded default model again from nothing: a 1.3M-parameter Qwen3 that retrieves from synthetic long contexts.
+Make the embedded default model again from nothing: a 1.3M-parameter Qwen3 that retrieves from synthetic contexts.
 
-The model is what the quickstart, the tests and CI train and serve. It is small enough to live in the package, uses the
-real Qwen3 architecture (grouped-query attention, q_norm/k_norm, RoPE), and it is stopped half-way on purpose: it always
-writes `<think> ... </think> <answer> ... </answer>`, and it is right often enough to be rewarded and seldom enough to
-have something to learn.
+The model is what the quickstart, the tests and CI train and serve. It uses the real Qwen3 architecture (grouped-query
+attention, q_norm/k_norm, RoPE) and is stopped half-way on purpose: it knows the `<think> ... </think> <answer> ...
+</answer>` format, is right often enough to be rewarded, and seldom enough to have something to learn.
 
 Two stages, each a few hundred steps:
 1. induction: random tokens, repeated; the circuit that later retrieves (without it a model picks needles at random);
-2. cold start: the chat format and the tasks of `longact_trl.data.synthetic`, contexts growing, until accuracy is middling.
+2. cold start: the chat format and the tasks of `longact_trl.data.synthetic`, contexts growing, until middling.
 
 Left out from the paper: everything; LongAct starts from the model that this recipe ends with.
 
-Hardware: two CPU cores. Launch:
+Hardware: two CPU cores, about five minutes. Launch from the repository root:
 
     python recipes/embedded_model.py
 
-It replaces `longact_trl/assets/tiny_qwen3`; `--output_dir` writes elsewhere, `--seed` makes another one.
+It replaces `longact_trl/assets/tiny_qwen3`; `--output_dir` writes elsewhere, `--seed` makes another one. Where others
+use the cores too, `OMP_NUM_THREADS=1` in front is several times faster. What one should see: the induction loss falls
+from 3 to under 0.5 within a hundred steps (here before step 800), then pass@1 passes 30 % before step 200.
 """
 
 import argparse
@@ -38,8 +39,9 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|> {{ message.role }} {{ message.content }} <|im_end|> {% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
 )
-TARGET_ACCURACY = 0.33  # where the cold start stops: RL needs rewarded and unrewarded completions in one group
+TARGET_ACCURACY = 0.30  # where the cold start stops: RL needs rewarded and unrewarded completions in one group
 INDUCTION_LOSS = 0.5  # nats; 3 is what copying at random from the context gives, and the fall from there is sudden
+LABEL_SMOOTHING = 0.04  # keeps the model undecided: a wide gap between pass@1 and pass@16 is what RL closes
 GROWTH_STEPS = 300
 LONG_FRACTION = 0.15  # steps with contexts beyond what RL trains on, so that the model can also be served longer ones
 TOKENS_PER_STEP = 3072
@@ -84,12 +86,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    model.generation_config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, **special)
     return model
 
 
@@ -102,10 +100,10 @@ tags: [longact, qwen3, synthetic]
 
 # tiny_qwen3
 
-The embedded default model of `longact-trl`: a Qwen3 of {parameters:.1f}M parameters over a word-level vocabulary, trained from
-scratch on generated text only (`longact_trl/data/synthetic.py`; no outside data). It always answers as
-`<think> ... </think> <answer> ... </answer>` and was stopped while middling at retrieval, so that RL has something to do.
-It is a test article: it knows the words of the generator and nothing else.
+The embedded default model of `longact-trl`: a Qwen3 of {parameters:.1f}M parameters over a word-level vocabulary,
+trained from scratch on generated text only (`longact_trl/data/synthetic.py`; no outside data). It answers as
+`<think> ... </think> <answer> ... </answer>` and was stopped while middling at retrieval, with label smoothing,
+so that RL has something to sharpen. It is a test article: it knows the words of the generator and nothing else.
 
 Made by `python recipes/embedded_model.py --seed {seed}`. Licence: Apache-2.0.
 
@@ -124,31 +122,29 @@ Contexts of 512 words:
 class Optimizer:
     """Muon for the matrices of the layers (induction appears in fewer steps than with AdamW), AdamW for the rest."""
 
-    def __init__(self, model: torch.nn.Module, warmup_steps: int = 30):
-        matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
-        others = [p for name, p in model.named_parameters() if p.ndim != 2 or ".layers." not in name]
-        self.parameters = [*matrices, *others]
-        optimizers = [
+    def __init__(self, model: torch.nn.Module):
+        self.model = model
+        named = list(model.named_parameters())
+        matrices = [p for name, p in named if p.ndim == 2 and ".layers." in name]
+        others = [p for name, p in named if p.ndim != 2 or ".layers." not in name]
+        self.optimizers = [
             torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.0),
             torch.optim.AdamW(others, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0),
         ]
-        warmup = [torch.optim.lr_scheduler.LinearLR(o, 0.03, total_iters=warmup_steps) for o in optimizers]
-        self.parts = [*optimizers, *warmup]
-        self.optimizers = optimizers
+        self.warmups = [torch.optim.lr_scheduler.LinearLR(o, 0.03, total_iters=30) for o in self.optimizers]
 
     def step(self, loss: torch.Tensor) -> None:
+        self.model.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for part in self.parts:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for part in (*self.optimizers, *self.warmups):
             part.step()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
 
 
-def repeated_batch(vocab_size: int, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+def repeated_batch(vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Random tokens repeated once. The period is random too: a fixed one can be copied by position alone."""
-    period = rng.randint(8, 28)
-    input_ids = torch.tensor([[rng.randrange(vocab_size) for _ in range(period)] for _ in range(32)]).repeat(1, 2)
+    period = int(torch.randint(8, 29, ()))
+    input_ids = torch.randint(0, vocab_size, (32, period)).repeat(1, 2)
     labels = input_ids.clone()
     labels[:, :period] = -100
     return input_ids, labels
@@ -156,9 +152,8 @@ def repeated_batch(vocab_size: int, rng: random.Random) -> tuple[torch.Tensor, t
 
 def row_batch(rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts with their demonstrations, right-padded; labels are -100 outside the demonstrations."""
-    prompts = tokenizer.apply_chat_template(
-        [row["prompt"] for row in rows], add_generation_prompt=True, return_dict=False
-    )
+    chats = [row["prompt"] for row in rows]
+    prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
     ends = tokenizer([row["demonstration"] + " <|im_end|>" for row in rows]).input_ids
     length = max(len(p) + len(e) for p, e in zip(prompts, ends))
     input_ids = torch.full((len(rows), length), tokenizer.pad_token_id)
@@ -169,18 +164,22 @@ def row_batch(rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> tuple[tor
     return input_ids, labels
 
 
-def token_losses(model: Qwen3ForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def token_losses(
+    model: Qwen3ForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
     """Cross-entropy per token, (B, S-1), zero where the label is -100. The head runs on labelled positions only."""
     hidden = model.model(input_ids).last_hidden_state[:, :-1]
     labels = labels[:, 1:]
-    losses = hidden.new_zeros(labels.shape)
     keep = labels != -100
-    losses[keep] = torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]), labels[keep], reduction="none")
+    losses = hidden.new_zeros(labels.shape)
+    losses[keep] = torch.nn.functional.cross_entropy(
+        model.lm_head(hidden[keep]), labels[keep], reduction="none", label_smoothing=label_smoothing
+    )
     return losses
 
 
-def train_step(model, optimizer, input_ids, labels) -> float:
-    losses = token_losses(model, input_ids, labels)
+def train_step(model, optimizer, input_ids, labels, label_smoothing: float = 0.0) -> float:
+    losses = token_losses(model, input_ids, labels, label_smoothing)
     loss = losses.sum() / (labels[:, 1:] != -100).sum()
     optimizer.step(loss)
     return loss.item()
@@ -213,7 +212,7 @@ def expected_accuracy(model, tokenizer, rows: list[dict]) -> dict[str, float]:
     """
     pass@1 at temperature 1 without sampling, by task and over all: the probability of the whole demonstration.
 
-    A right answer reached by other thinking is not counted, so the sampled pass@1 is a little higher.
+    A right answer after other thinking is not counted, so the sampled pass@1 is higher.
     """
     probabilities = []
     for i in range(0, len(rows), 16):
@@ -235,7 +234,7 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int
         print(f"{time.time() - start:5.0f} s  {stage:<9}  step {step:4d}  loss {loss:.3f}  {more}", flush=True)
 
     for step in range(1, 2001):
-        losses.append(train_step(model, optimizer, *repeated_batch(len(tokenizer), rng)))
+        losses.append(train_step(model, optimizer, *repeated_batch(len(tokenizer))))
         if step % REPORT_EVERY == 0:
             report("induction", step)
             if sum(losses[-REPORT_EVERY:]) / REPORT_EVERY < INDUCTION_LOSS:
@@ -245,7 +244,7 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int
 
     for step in itertools.count(1):
         rows = retrieval_rows(rng, growth=min(step / GROWTH_STEPS, 1.0))
-        losses.append(train_step(model, optimizer, *row_batch(rows, tokenizer)))
+        losses.append(train_step(model, optimizer, *row_batch(rows, tokenizer), LABEL_SMOOTHING))
         if step % CHECK_EVERY == 0:
             accuracy = expected_accuracy(model, tokenizer, held_out)
             report("retrieval", step, "pass@1 " + "  ".join(f"{task} {a:.1%}" for task, a in accuracy.items()))
@@ -255,16 +254,13 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int
 
 @torch.no_grad()
 def sampled_correct(model, tokenizer, rows: list[dict], num_samples: int) -> torch.Tensor:
-    """Whether each of `num_samples` completions at temperature 1 gives exactly the answer, (len(rows), num_samples)."""
+    """Whether each completion at temperature 1 gives exactly the answer, bool (len(rows), num_samples)."""
     correct = []
     for i in range(0, len(rows), 8):
         batch = rows[i : i + 8]
+        prompts = [row["prompt"] for row in batch]
         inputs = tokenizer.apply_chat_template(
-            [row["prompt"] for row in batch],
-            add_generation_prompt=True,
-            padding=True,
-            return_dict=True,
-            return_tensors="pt",
+            prompts, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
         )
         output = model.generate(
             **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=40, num_return_sequences=num_samples
@@ -300,7 +296,7 @@ def evaluate(model, tokenizer, seed: int, num_prompts: int, context_words: tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="Make the embedded default model again from nothing.")
     parser.add_argument("--output_dir", type=Path, default=OUTPUT_DIR)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -314,7 +310,8 @@ def main() -> None:
     tokenizer.save_pretrained(args.output_dir)
     # What is measured is what was saved: bfloat16 weights, computed with in float32.
     model = Qwen3ForCausalLM.from_pretrained(args.output_dir, dtype=torch.float32)
-    short, long = (evaluate(model, tokenizer, args.seed, 120, words) for words in ((48, 128), (512, 512)))
+    short = evaluate(model, tokenizer, args.seed, num_prompts=120, context_words=(48, 128))
+    long = evaluate(model, tokenizer, args.seed, num_prompts=24, context_words=(512, 512))
     card = MODEL_CARD.format(parameters=model.num_parameters() / 1e6, seed=args.seed, short=short, long=long)
     (args.output_dir / "README.md").write_text(card)
     print(card)

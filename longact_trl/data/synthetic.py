@@ -1,16 +1,16 @@
 """Synthetic long-context retrieval: needles in a haystack, multi-key retrieval, variable tracing.
 
-The three tasks are the retrieval and multi-hop families of RULER (arXiv:2404.06654) reduced to their core. A context is
-a haystack of filler sentences with facts strewn in, and a fact is a key followed by what it stands for:
+The three tasks are the retrieval and multi-hop families of RULER (arXiv:2404.06654) reduced to their core. A context
+is a haystack of filler sentences with facts strewn in, and a fact is a key followed by what it stands for:
 
-    the old road leads to a river . fox 42 . every tree near the hill is green . owl elk . elk 17 .
+    the old road leads past the river . fox 42 . the green tree meets near the hill . owl elk . elk 17 .
 
 - `needle`: one key is asked, all other facts are distractors:           fox -> 42
 - `multi_key`: several keys are asked, the answer is the list of values:  fox , elk -> 42 , 17
 - `hops`: a key may stand for another key, and the chain is followed:     owl -> elk -> 17
 
-Everything is text whose words are separated by single spaces, so a word-level tokenizer sees one token a word; any other
-tokenizer can read it too. Nothing here depends on a tokenizer or on torch.
+Everything is text whose words are separated by single spaces, so a word-level tokenizer sees one token a word; any
+other tokenizer can read it too. Nothing here depends on a tokenizer or on torch.
 """
 
 import random
@@ -22,9 +22,9 @@ TASKS = ("needle", "multi_key", "hops")
 
 KEYS = (
     "ant ape bat bear bee bird boar bug bull calf cat clam colt cow crab crow deer dog dove duck eagle eel elk emu "
-    "finch fish flea fly fox frog gnat goat goose hare hawk hen horse ibis jay kite lamb lark lion lynx mole moose moth "
-    "mouse mule newt owl ox panda pig pony pug puma quail ram rat raven robin seal shark sheep skunk sloth slug snail "
-    "snake stork swan tiger toad trout tuna viper wasp whale wolf worm wren yak zebra"
+    "finch fish flea fly fox frog gnat goat goose hare hawk hen horse ibis jay kite lamb lark lion lynx mole moose "
+    "moth mouse mule newt owl ox panda pig pony pug puma quail ram rat raven robin seal shark sheep skunk sloth slug "
+    "snail snake stork swan tiger toad trout tuna viper wasp whale wolf worm wren yak zebra"
 ).split()
 VALUES = [str(number) for number in range(10, 100)]
 
@@ -53,7 +53,7 @@ def vocabulary() -> list[str]:
 
 
 def split_of(key: str, value: str) -> str:
-    """The split whose questions may ask for this key-value pair; the other split has it among the distractors at most."""
+    """The split whose questions may ask for this key-value pair; elsewhere it can only be a distractor."""
     return "test" if (KEYS.index(key) + VALUES.index(value)) % HELD_OUT_EVERY == 0 else "train"
 
 
@@ -94,7 +94,9 @@ def generate_row(
     # Distractors come in all lengths up to the asked one, so the shape of a chain does not give it away.
     lengths = [hops if i < asked else rng.randint(1, hops) for i in range(max(num_needles, asked))]
     if sum(lengths) > len(KEYS):
-        raise ValueError(f"num_needles={num_needles} with num_hops={hops} needs more than the {len(KEYS)} keys there are")
+        raise ValueError(
+            f"num_needles={num_needles} with num_hops={hops} needs more than the {len(KEYS)} keys there are"
+        )
 
     keys = rng.sample(KEYS, sum(lengths))
     values = rng.sample(VALUES, len(VALUES))
