@@ -118,7 +118,7 @@ class LongActConfig(GRPOConfig):
         if self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
             raise ValueError(
                 f"`update_rule='frozen_rows'` needs an optimizer whose step is zero where gradient and momentum are, "
-                f"got `optim={str(self.optim)!r}`. Write one of {', '.join(ROWWISE_OPTIMIZERS)}, or "
+                f"got `optim={self.optim.value!r}`. Write one of {', '.join(ROWWISE_OPTIMIZERS)}, or "
                 "`update_rule='masked_gradient'`."
             )
         launched_version = os.environ.get("FSDP_VERSION", "1") if parse_flag_from_env("ACCELERATE_USE_FSDP") else "2"
