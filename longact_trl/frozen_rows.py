@@ -5,17 +5,65 @@ from the mask, its first moment is cleared. From then on zero gradient and zero 
 and Lion exactly zero, parameter and float32 master alike. This happens between two steps, with no copy of the weights.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from .gradients import zero_rows
 
 
-FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
-"""State keys of the first moment: Adam, AdamW and Lion; SGD."""
+FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "state1")
+"""State keys of the first moment: Adam, AdamW and Lion; SGD; bitsandbytes."""
 
-ROWWISE_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "sgd", "lion_32bit", "paged_lion_32bit")
+ROWWISE_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "paged_adamw_32bit", "lion_32bit", "paged_lion_32bit")
 """Values of `optim` whose step is zero wherever gradient and first moment are."""
+
+_ROWWISE_CLASSES = {"Adam", "AdamW", "SGD", "Lion", "FusedAdam", "DeepSpeedCPUAdam"}
+
+
+def check_own_optimizer(optimizer_class: type, update_rule: str) -> None:
+    """
+    Check an optimizer that the user brings instead of `optim`.
+
+    Args:
+        optimizer_class (`type`):
+            Its class.
+        update_rule (`str`):
+            `update_rule` of the training arguments.
+
+    Raises:
+        `ValueError`: If rows cannot be frozen with it.
+    """
+    if update_rule == "frozen_rows" and _ROWWISE_CLASSES.isdisjoint(base.__name__ for base in optimizer_class.mro()):
+        raise ValueError(
+            f"`update_rule='frozen_rows'` needs an optimizer whose step is zero where gradient and momentum are, got "
+            f"{optimizer_class.__name__}. Pass one of {', '.join(sorted(_ROWWISE_CLASSES))}, or write "
+            "`update_rule='masked_gradient'`."
+        )
+
+
+def check_no_weight_decay(optimizer: torch.optim.Optimizer, params: Iterable[nn.Parameter]) -> None:
+    """
+    Check that an optimizer that the user brings does not decay the weights whose rows are masked.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`):
+            Before it is wrapped for distributed training.
+        params (`Iterable[nn.Parameter]`):
+            Masked parameters.
+
+    Raises:
+        `ValueError`: If it does.
+    """
+    masked = set(params)
+    for group in optimizer.param_groups:
+        if group.get("weight_decay") and not masked.isdisjoint(group["params"]):
+            raise ValueError(
+                f"The optimizer decays W_Q and W_K (`weight_decay={group['weight_decay']}`), which would move rows "
+                "that receive no gradient. Give them a parameter group of their own with `weight_decay=0`, or let the "
+                "trainer make the optimizer (`optim`, `weight_decay`)."
+            )
 
 
 def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, rows: torch.Tensor) -> None:
@@ -38,13 +86,14 @@ def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, ro
     elif hasattr(param, "_hp_mapping"):  # ZeRO-1/2: a fragment of a flat buffer, or none of it on this rank
         if param._hp_mapping is not None:
             _clear_zero12(optimizer.optimizer, param._hp_mapping, param.numel(), rows)
-    elif param in optimizer.state:  # plain torch, also with FSDP2's DTensors
+    elif set(FIRST_MOMENTS) & set(optimizer.state.get(param, ())):  # plain torch, also with FSDP2's DTensors
         for key in set(FIRST_MOMENTS) & set(optimizer.state[param]):
             if optimizer.state[param][key] is not None:  # SGD without momentum
                 zero_rows(optimizer.state[param][key], rows)
     elif optimizer.state:  # not just the time before the first step
+        name = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
         raise ValueError(
-            f"{type(optimizer).__name__} hides its state, so `update_rule='frozen_rows'` cannot clear momentum. Use "
+            f"{name} hides its state, so `update_rule='frozen_rows'` cannot clear momentum. Use "
             "`optim='adamw_torch'`, or `update_rule='masked_gradient'`."
         )
 

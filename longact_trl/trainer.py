@@ -11,6 +11,7 @@ from trl.trainer.utils import get_config_model_id
 from .callback import MaskRefreshCallback
 from .checkpoints import load_rollouts, resolve_resume, save_rollouts
 from .config import LongActConfig
+from .frozen_rows import check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
 from .preflight import (
     check_dataset,
@@ -89,6 +90,18 @@ class LongActTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, processing_class, **kwargs)
         self.mask_refresh = MaskRefreshCallback(args, self.model, self._metrics["train"])
         self.add_callback(self.mask_refresh)
+        if args.strategy != "dense":
+            self._check_own_optimizer()
+
+    def _check_own_optimizer(self) -> None:
+        if self.optimizer_cls_and_kwargs is not None:
+            check_own_optimizer(self.optimizer_cls_and_kwargs[0], self.args.update_rule)
+        if self.optimizer is not None:
+            check_own_optimizer(type(self.optimizer), self.args.update_rule)
+            check_no_weight_decay(self.optimizer, self._masked_parameters())
+
+    def _masked_parameters(self) -> set[torch.nn.Parameter]:
+        return {param for p in self.mask_refresh.projections for param in row_parameters(p.module)}
 
     # When masks are measured and refreshed
 
@@ -141,8 +154,8 @@ class LongActTrainer(GRPOTrainer):
         names = super().get_decay_parameter_names(model)
         if self.args.strategy == "dense":
             return names
-        masked = {id(param) for p in self.mask_refresh.projections for param in row_parameters(p.module)}
-        return [name for name in names if id(model.get_parameter(name)) not in masked]
+        masked = self._masked_parameters()
+        return [name for name in names if model.get_parameter(name) not in masked]
 
     # Train, save, resume
 
