@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from .checkpoints import STATE_DIR
+from .checkpoints import STATE_DIR, STATE_FILE
 from .config import LongActConfig
 from .frozen_rows import clear_first_moment
 from .gradients import GradientMasker
@@ -191,11 +191,11 @@ class MaskRefreshCallback(TrainerCallback):
         save_file({**tensors, "generator": self.generator.get_state()}, folder / "masks.safetensors")
         fields = ("strategy", "sparsity_ratio", "update_rule", "saliency_source")
         state = {"num_refreshes": self.num_refreshes, **{f: getattr(self.args, f) for f in fields}}
-        (folder / "masks.json").write_text(json.dumps(state, indent=2))
+        (folder / STATE_FILE).write_text(json.dumps(state, indent=2))
 
     def load(self, checkpoint: str | Path) -> None:
         """
-        Restore what `save` wrote. A checkpoint of a plain `GRPOTrainer` has nothing to restore.
+        Restore what `save` wrote.
 
         Args:
             checkpoint (`str` or `Path`):
@@ -205,7 +205,7 @@ class MaskRefreshCallback(TrainerCallback):
             `ValueError`: If the checkpoint belongs to a model with other projections.
         """
         folder = Path(checkpoint, STATE_DIR)
-        if not (folder / "masks.json").is_file():
+        if not (folder / STATE_FILE).is_file():  # a plain GRPOTrainer's, continued with `strategy="dense"`
             return
         tensors = load_file(folder / "masks.safetensors")
         self.generator.set_state(tensors.pop("generator"))
@@ -213,14 +213,16 @@ class MaskRefreshCallback(TrainerCallback):
         for key, tensor in tensors.items():
             group, name = key.split("/", 1)
             groups[group][name] = tensor
-        names = {p.name for p in self.projections}
-        if groups["mask"] and set(groups["mask"]) != names:
+        rows = {p.name: p.num_heads * p.head_dim for p in self.projections}
+        saved_rows = {name: len(mask) for name, mask in groups["mask"].items()}
+        if saved_rows and saved_rows != rows:
             raise ValueError(
-                f"{folder} holds masks of {len(groups['mask'])} projections, this model has {len(names)}: it is the "
-                "checkpoint of another model. Choose another `output_dir` or `resume_from_checkpoint`."
+                f"{folder} holds masks of {len(saved_rows)} projections with {sum(saved_rows.values())} rows, this "
+                f"model has {len(rows)} with {sum(rows.values())}: it is the checkpoint of another model. Choose "
+                "another `output_dir` or `resume_from_checkpoint`."
             )
         self.masks, self.ever_selected, self.magnitudes = groups.values()
-        self.num_refreshes = json.loads((folder / "masks.json").read_text())["num_refreshes"]
+        self.num_refreshes = json.loads((folder / STATE_FILE).read_text())["num_refreshes"]
 
 
 def _cat(tensors) -> torch.Tensor:

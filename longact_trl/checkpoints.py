@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 STATE_DIR = "longact"
 """Folder of our own inside a checkpoint. A folder, because vLLM loads every `*.safetensors` beside the weights."""
 
+STATE_FILE = "masks.json"
+
 logger = logging.get_logger(__name__)
 
 
@@ -96,6 +98,30 @@ def resolve_resume(resume_from_checkpoint: str | bool | None, output_dir: str | 
             "`resume_from_checkpoint='auto'`, or write another `output_dir`."
         )
     return None
+
+
+def check_strategy(checkpoint: str | Path, strategy: str) -> None:
+    """
+    Check that a checkpoint's optimizer has the parameter groups that this run would make: masked projections have
+    one without weight decay, which `"dense"` and a plain `GRPOTrainer` do not have.
+
+    Args:
+        checkpoint (`str` or `Path`):
+            Checkpoint folder.
+        strategy (`str`):
+            `strategy` of this run.
+
+    Raises:
+        `ValueError`: If it has others.
+    """
+    file = Path(checkpoint, STATE_DIR, STATE_FILE)
+    saved = json.loads(file.read_text())["strategy"] if file.is_file() else "dense"
+    if (saved == "dense") != (strategy == "dense"):
+        raise ValueError(
+            f"{checkpoint} was written by {'a dense run' if saved == 'dense' else f'a run with strategy={saved!r}'}, "
+            f"whose optimizer state does not fit `strategy={strategy!r}`. Start a new run from its weights: pass the "
+            "folder as the model, with another `output_dir` and without `resume_from_checkpoint`."
+        )
 
 
 def save_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:

@@ -9,7 +9,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from .callback import MaskRefreshCallback
-from .checkpoints import load_rollouts, resolve_resume, save_rollouts
+from .checkpoints import check_strategy, load_rollouts, resolve_resume, save_rollouts
 from .config import LongActConfig
 from .frozen_rows import check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
@@ -172,10 +172,13 @@ class LongActTrainer(GRPOTrainer):
             `TrainOutput`: As [`~transformers.Trainer.train`].
 
         Raises:
-            `ValueError`: If `output_dir` holds another run's checkpoints and none is resumed from.
+            `ValueError`: If `output_dir` holds another run's checkpoints and none is resumed from, or if the
+                checkpoint does not fit this run.
         """
         if self.state.global_step == 0:
             resume_from_checkpoint = resolve_resume(resume_from_checkpoint, self.args.output_dir)
+            if resume_from_checkpoint is not None:
+                check_strategy(resume_from_checkpoint, self.args.strategy)
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finally:
