@@ -229,9 +229,7 @@ def test_ways_to_continue(finished_run, tmp_path, resume):
 
 def test_the_checkpoint_of_another_model_raises(finished_run):
     other = MaskRefreshCallback(make_trainer(finished_run).args, make_decoder("qwen3", num_hidden_layers=1))
-    with pytest.raises(
-        ValueError, match="masks of 4 projections with 384 rows, this model has 2 with 128"
-    ):
+    with pytest.raises(ValueError, match="masks of 4 projections with 384 rows, this model has 2 with 128"):
         other.load(finished_run / "checkpoint-1")
     other = MaskRefreshCallback(make_trainer(finished_run).args, make_model(num_attention_heads=2))
     with pytest.raises(ValueError, match="another model"):
