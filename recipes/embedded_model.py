@@ -34,6 +34,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 
 from longact_trl.data.synthetic import TASKS, generate_row, generate_rows, vocabulary
 
+
 OUTPUT_DIR = Path(__file__).parents[1] / "longact_trl" / "assets" / "tiny_qwen3"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|> {{ message.role }} {{ message.content }} <|im_end|> {% endfor %}"

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from datasets import Dataset
 
+
 TASKS = ("needle", "multi_key", "hops")
 
 KEYS = (
