@@ -156,10 +156,10 @@ def row_batch(rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> tuple[tor
     chats = [row["prompt"] for row in rows]
     prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
     ends = tokenizer([row["demonstration"] + " <|im_end|>" for row in rows]).input_ids
-    length = max(len(p) + len(e) for p, e in zip(prompts, ends))
+    length = max(len(p) + len(e) for p, e in zip(prompts, ends, strict=True))
     input_ids = torch.full((len(rows), length), tokenizer.pad_token_id)
     labels = torch.full_like(input_ids, -100)
-    for i, (prompt, end) in enumerate(zip(prompts, ends)):
+    for i, (prompt, end) in enumerate(zip(prompts, ends, strict=True)):
         input_ids[i, : len(prompt) + len(end)] = torch.tensor(prompt + end)
         labels[i, len(prompt) : len(prompt) + len(end)] = torch.tensor(end)
     return input_ids, labels
@@ -218,7 +218,7 @@ def expected_accuracy(model, tokenizer, rows: list[dict]) -> dict[str, float]:
     probabilities = []
     for i in range(0, len(rows), 16):
         probabilities += token_losses(model, *row_batch(rows[i : i + 16], tokenizer)).sum(1).neg().exp().tolist()
-    by_task = {task: [p for p, row in zip(probabilities, rows) if row["task"] == task] for task in TASKS}
+    by_task = {task: [p for p, row in zip(probabilities, rows, strict=True) if row["task"] == task] for task in TASKS}
     by_task["all"] = probabilities
     return {task: sum(p) / len(p) for task, p in by_task.items()}
 
@@ -269,7 +269,7 @@ def sampled_correct(model, tokenizer, rows: list[dict], num_samples: int) -> tor
         texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         answers = [re.fullmatch(r"<think> .* </think> <answer> (.*) </answer>", text) for text in texts]
         expected = [" , ".join(row["answer"]) for row in batch for _ in range(num_samples)]
-        correct += [bool(match) and match[1] == answer for match, answer in zip(answers, expected)]
+        correct += [bool(match) and match[1] == answer for match, answer in zip(answers, expected, strict=True)]
     return torch.tensor(correct).view(len(rows), num_samples)
 
 

@@ -105,7 +105,7 @@ def generate_row(
     for i, length in enumerate(lengths):
         links = [keys.pop() for _ in range(length)]
         j = next(j for j, value in enumerate(values) if i >= asked or split_of(links[-1], value) == split)
-        chains.append(list(zip(links, [*links[1:], values.pop(j)])))
+        chains.append(list(zip(links, [*links[1:], values.pop(j)], strict=True)))
 
     sentences = [f"{key} {value} ." for chain in chains for key, value in chain]
     filler_words = len(filler_sentence(rng).split())
