@@ -1,13 +1,18 @@
 """LongAct for TRL: long-context RL that trains only the rows of W_Q and W_K behind high-magnitude channels."""
 
-from ._version import __version__
-from .callback import MaskRefreshCallback
-from .config import LongActConfig
-from .magnitude import measure_magnitudes
-from .masks import select_rows
-from .rewards import answer_reward, format_reward
-from .trainer import LongActTrainer
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+from ._version import __version__
+
+
+if TYPE_CHECKING:
+    from .callback import MaskRefreshCallback
+    from .config import LongActConfig
+    from .magnitude import measure_magnitudes
+    from .masks import select_rows
+    from .rewards import answer_reward, format_reward
+    from .trainer import LongActTrainer
 
 __all__ = [
     "LongActConfig",
@@ -19,3 +24,20 @@ __all__ = [
     "measure_magnitudes",
     "select_rows",
 ]
+
+# TRL's trainer imports vLLM and DeepSpeed where they are installed, so it is loaded when it is first asked for.
+_MODULES = {
+    "LongActConfig": "config",
+    "LongActTrainer": "trainer",
+    "MaskRefreshCallback": "callback",
+    "answer_reward": "rewards",
+    "format_reward": "rewards",
+    "measure_magnitudes": "magnitude",
+    "select_rows": "masks",
+}
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,0 +1,46 @@
+"""What a user pays for `import longact_trl`, and what the package promises to hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import longact_trl
+
+
+HEAVY = {"vllm", "deepspeed", "lm_eval", "wandb", "trackio", "matplotlib", "peft", "trl", "transformers", "torch"}
+
+
+def loaded_by(code: str) -> set[str]:
+    command = [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_the_import_loads_nothing_heavy():
+    assert not HEAVY & loaded_by("import longact_trl")
+
+
+def test_the_method_and_the_rewards_need_no_trainer():
+    loaded = loaded_by("from longact_trl import select_rows, format_reward, measure_magnitudes")
+    assert not {"vllm", "deepspeed", "lm_eval", "trl"} & loaded
+
+
+@pytest.mark.parametrize("name", longact_trl.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(longact_trl, name)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="LongActTrainr"):
+        longact_trl.LongActTrainr
+
+
+def test_no_file_imports_one_to_its_right():
+    """projections → magnitude → masks → gradients → frozen_rows → callback → trainer."""
+    order = ["projections", "magnitude", "masks", "gradients", "frozen_rows", "callback", "trainer"]
+    for position, module in enumerate(order):
+        source = Path(longact_trl.__file__).with_name(f"{module}.py").read_text()
+        for later in order[position + 1 :]:
+            assert f"from .{later} import" not in source, f"{module} imports {later}"
