@@ -155,10 +155,8 @@ class MaskRefreshCallback(TrainerCallback):
 
     def _log_masks(self, masks: dict[str, torch.Tensor]) -> None:
         for kind in ("q", "k"):
-            self._log(
-                f"density_{kind}",
-                _cat(masks[p.name] for p in self.projections if p.kind == kind).float().mean().item(),
-            )
+            rows = _cat(masks[p.name] for p in self.projections if p.kind == kind)
+            self._log(f"density_{kind}", rows.float().mean().item())
         new = _cat(masks.values())
         if self.masks:
             old = _cat(self.masks.values())

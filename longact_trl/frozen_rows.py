@@ -66,6 +66,27 @@ def check_no_weight_decay(optimizer: torch.optim.Optimizer, params: Iterable[nn.
             )
 
 
+def check_deepspeed_optimizer(config: dict, weight_decay: float) -> None:
+    """
+    Check that DeepSpeed does not bring an optimizer of its own, whose one parameter group decays masked rows.
+
+    Args:
+        config (`dict`):
+            DeepSpeed's configuration.
+        weight_decay (`float`):
+            What `"auto"` stands for.
+
+    Raises:
+        `ValueError`: If it does.
+    """
+    decay = config.get("optimizer", {}).get("params", {}).get("weight_decay", 0)
+    if weight_decay if decay == "auto" else decay:
+        raise ValueError(
+            "The DeepSpeed config has an `optimizer` with weight decay, which would move rows of W_Q and W_K that "
+            "receive no gradient. Remove it there: the trainer makes the same optimizer (`optim`, `weight_decay`)."
+        )
+
+
 def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, rows: torch.Tensor) -> None:
     """
     Set the first moment of some rows of a parameter to zero, on this rank's share of it. Not a collective.

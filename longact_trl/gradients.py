@@ -90,7 +90,8 @@ class GradientMasker:
 
     def pop_squared_norms(self) -> torch.Tensor:
         """Squared gradient norms seen since the last call on this rank, float32 (2,): of selected rows, of all."""
-        total = torch.stack(self._squares).sum(0) if self._squares else torch.zeros(2)
+        nothing = torch.zeros(2, device=next(iter(self._dropped.values())).device)
+        total = sum(self._squares, nothing)
         self._squares.clear()
         return total
 

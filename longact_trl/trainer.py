@@ -1,6 +1,7 @@
 """LongAct as a subclass of TRL's GRPOTrainer: only what changes."""
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from accelerate.utils import is_peft_model
@@ -11,8 +12,9 @@ from trl.trainer.utils import get_config_model_id
 from .callback import MaskRefreshCallback
 from .checkpoints import check_strategy, load_rollouts, resolve_resume, save_rollouts
 from .config import LongActConfig
-from .frozen_rows import check_no_weight_decay, check_own_optimizer
+from .frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
+from .model_card import add_longact
 from .preflight import (
     check_dataset,
     check_model_config,
@@ -63,7 +65,8 @@ class LongActTrainer(GRPOTrainer):
     _name = "LongAct"
     _paper = {
         "title": "LongAct: Harnessing Intrinsic Activation Patterns for Long-Context Reinforcement Learning",
-        "citation": "",
+        "citation": "@misc{longact,\n  title  = {LongAct: Harnessing Intrinsic Activation Patterns for Long-Context "
+        "Reinforcement Learning},\n  author = {Anonymous},\n  note   = {ACL submission}\n}",
     }
 
     def __init__(
@@ -94,6 +97,8 @@ class LongActTrainer(GRPOTrainer):
             self._check_own_optimizer()
 
     def _check_own_optimizer(self) -> None:
+        if self.is_deepspeed_enabled:
+            check_deepspeed_optimizer(self.accelerator.state.deepspeed_plugin.deepspeed_config, self.args.weight_decay)
         if self.optimizer_cls_and_kwargs is not None:
             check_own_optimizer(self.optimizer_cls_and_kwargs[0], self.args.update_rule)
         if self.optimizer is not None:
@@ -183,6 +188,11 @@ class LongActTrainer(GRPOTrainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finally:
             self.mask_refresh.detach()
+
+    def create_model_card(self, *args, **kwargs):
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            add_longact(Path(self.args.output_dir, "README.md"), self.mask_refresh)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

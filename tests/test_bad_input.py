@@ -11,6 +11,7 @@ from peft import LoraConfig
 from transformers import GPT2Config, MambaConfig
 
 from longact_trl import LongActTrainer, answer_reward, format_reward
+from longact_trl.frozen_rows import check_deepspeed_optimizer
 from longact_trl.preflight import check_vllm, window_of
 
 
@@ -205,3 +206,20 @@ def test_completions_that_fill_vllms_window(tmp_path):
     assert window_of(config, args) == 36
     args.vllm_max_model_length = 10_000
     assert window_of(config, args) == 192
+
+
+def test_a_prompt_longer_than_the_window(tmp_path, no_weights):
+    long = Dataset.from_dict({"prompt": [[{"role": "user", "content": "w1 " * 300}]] * 4})
+    with pytest.raises(ValueError, match=r"4 of 4 rows prompts have more than max_prompt_length=250 tokens"):
+        LongActTrainer(str(no_weights), spread_reward, make_args(tmp_path, prompt_length_policy="error"), long)
+    with pytest.raises(ValueError, match="none is left"):
+        LongActTrainer(str(no_weights), spread_reward, make_args(tmp_path), long)
+    with pytest.raises(ValueError, match="Unknown `prompt_length_policy` 'cut'"):
+        make_args(tmp_path, prompt_length_policy="cut")
+
+
+def test_a_deepspeed_config_with_an_optimizer_that_decays():
+    config = {"optimizer": {"type": "AdamW", "params": {"weight_decay": "auto"}}}
+    check_deepspeed_optimizer(config, weight_decay=0.0)
+    with pytest.raises(ValueError, match="The DeepSpeed config has an `optimizer` with weight decay"):
+        check_deepspeed_optimizer(config, weight_decay=0.1)

@@ -3,6 +3,7 @@ import inspect
 import pytest
 import torch
 from conftest import assert_no_hooks, make_trainer, spread_reward, weights_of
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, Trainer
 from trl import GRPOConfig, GRPOTrainer
 
@@ -300,3 +301,15 @@ def test_trl_still_writes_the_trainer_state_last():
     order = [source.index(s) for s in ("_save_optimizer_and_scheduler(", "_save_rng_state(", "save_to_json(")]
     assert order == sorted(order)
     assert "super()._save_checkpoint(" in inspect.getsource(GRPOTrainer._save_checkpoint)
+
+
+def test_the_model_card_says_what_was_trained(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.train()
+    trainer.create_model_card(model_name="tiny")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert {"trl", "grpo", "longact"} <= set(card.data.tags)
+    assert "| sparsity_ratio (λ) | 0.3 |" in card.text
+    assert "| density | 108 of 384 rows of W_Q and W_K at the last step |" in card.text
+    assert card.text.index("## LongAct") < card.text.index("### Framework versions")
+    assert "Anonymous" in card.text
