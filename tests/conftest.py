@@ -1,7 +1,9 @@
 """A tiny random Qwen3 with a word-level tokenizer, and datasets for it: real parts, small."""
 
+import datasets
 import pytest
 import torch
+from data_helpers import byte_tokenizer
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -56,6 +58,19 @@ def make_decoder(model_type: str, seed: int = 0, **kwargs) -> PreTrainedModel:
     torch.manual_seed(seed)
     sizes = DECODER_SIZES | ({"head_dim": 16} if model_type == "qwen3" else {}) | kwargs
     return AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**sizes))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Each test has a datasets cache of its own."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte: real text, long prompts."""
+    return byte_tokenizer()
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,7 @@ def test_completions_that_fill_vllms_window(tmp_path):
 
 def test_a_prompt_longer_than_the_window(tmp_path, no_weights):
     long = Dataset.from_dict({"prompt": [[{"role": "user", "content": "w1 " * 300}]] * 4})
-    with pytest.raises(ValueError, match=r"4 of 4 rows prompts have more than max_prompt_length=250 tokens"):
+    with pytest.raises(ValueError, match="Longer than the window of 250 tokens: 4 of 4 prompts"):
         LongActTrainer(str(no_weights), spread_reward, make_args(tmp_path, prompt_length_policy="error"), long)
     with pytest.raises(ValueError, match="none is left"):
         LongActTrainer(str(no_weights), spread_reward, make_args(tmp_path), long)

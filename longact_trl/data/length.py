@@ -32,7 +32,7 @@ def apply_length_policy(
 
     Args:
         dataset (`Dataset`):
-            Rows with a conversational `prompt` and, to count by source, a `task`.
+            Rows with a conversational or plain `prompt` and, to count by source, a `task`.
         tokenizer (`PreTrainedTokenizerBase`):
             Fast tokenizer with a chat template.
         max_prompt_length (`int`):
@@ -55,7 +55,8 @@ def apply_length_policy(
         raise ValueError(f"the length policy must be one of {', '.join(POLICIES)}, but is {policy!r}")
     if isinstance(max_prompt_length, bool) or not isinstance(max_prompt_length, int) or max_prompt_length < 1:
         raise ValueError(f"max_prompt_length must be a whole number from 1 on, but is {max_prompt_length!r}")
-    if tokenizer.chat_template is None or not tokenizer.is_fast:
+    conversational = not isinstance(dataset[0]["prompt"], str)
+    if (conversational and tokenizer.chat_template is None) or not tokenizer.is_fast:
         raise ValueError("the length policy needs a fast tokenizer with a chat template: set tokenizer.chat_template")
     num_proc = num_proc or min(os.cpu_count() or 1, len(dataset) // ROWS_PER_PROCESS)
     num_proc = num_proc if num_proc > 1 else None  # for datasets, 1 is one process beside this one
@@ -72,20 +73,21 @@ def apply_length_policy(
     fits = [length <= max_prompt_length for length in lengths]
     if all(fits):
         return dataset
-    tasks = dataset["task"] if "task" in dataset.column_names else ["rows"] * len(dataset)
+    tasks = dataset["task"] if "task" in dataset.column_names else ["prompts"] * len(dataset)
     total, long = Counter(tasks), Counter(task for task, fit in zip(tasks, fits, strict=True) if not fit)
     counts = ", ".join(f"{count} of {total[task]} {task}" for task, count in sorted(long.items()))
-    report = (
-        f"{counts} prompts have more than max_prompt_length={max_prompt_length} tokens (the longest {max(lengths)})"
-    )
+    report = f"Longer than the window of {max_prompt_length} tokens: {counts} (the longest has {max(lengths)})"
+    room = "give prompts more room (`vllm_max_model_length`, `max_completion_length`)"
     if policy == "error":
-        raise ValueError(f"{report}: raise max_prompt_length, or use the policy filter or truncate_middle")
+        raise ValueError(f"{report}. Set `prompt_length_policy` to 'filter' or 'truncate_middle', or {room}.")
     if policy == "filter":
         if not any(fits):
-            raise ValueError(f"{report}, and none is left: raise max_prompt_length or use truncate_middle")
-        logger.warning("%s and are left out", report)
+            raise ValueError(
+                f"{report}, and none is left. Set `prompt_length_policy` to 'truncate_middle', or {room}."
+            )
+        logger.warning("%s. They are left out.", report)
         return dataset.select([index for index, fit in enumerate(fits) if fit])
-    logger.warning("%s and lose their middle", report)
+    logger.warning("%s. They lose their middle.", report)
     return dataset.map(
         _truncate,
         with_indices=True,
@@ -97,15 +99,17 @@ def apply_length_policy(
     )
 
 
-def prompt_length(prompt: list[dict], tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> int:
-    """Tokens of the prompt as `GRPOTrainer` renders it."""
+def prompt_length(prompt: list[dict] | str, tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> int:
+    """Tokens of the prompt, conversational or plain, as `GRPOTrainer` renders it."""
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt)["input_ids"])
     rendered = tokenizer.apply_chat_template(
         prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **template_kwargs
     )
     return len(rendered["input_ids"])
 
 
-def _measure(prompt: list[dict], tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> dict:
+def _measure(prompt: list[dict] | str, tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> dict:
     return {"length": prompt_length(prompt, tokenizer, template_kwargs)}
 
 
@@ -120,8 +124,9 @@ def _truncate(
     if (excess := lengths[index] - max_length) <= 0:
         return {}
     prompt = row["prompt"]
-    longest = max(range(len(prompt)), key=lambda index: len(prompt[index]["content"]))
-    content = prompt[longest]["content"]
+    messages = [{"content": prompt}] if isinstance(prompt, str) else prompt
+    longest = max(range(len(messages)), key=lambda index: len(messages[index]["content"]))
+    content = messages[longest]["content"]
     # Token boundaries as positions in the text: slicing the text, unlike decoding ids, cannot change what is kept.
     offsets = tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     budget = len(offsets)
@@ -132,7 +137,8 @@ def _truncate(
         # The tokens at the seam go as well: each may be a part of a character that cannot stand alone.
         seam_start, seam_end = offsets[budget // 2 - 1][0], offsets[budget // 2 - budget][1]
         text = content[:seam_start] + content[seam_end:]
-        prompt = [*prompt[:longest], {**prompt[longest], "content": text}, *prompt[longest + 1 :]]
+        messages = [*messages[:longest], {**messages[longest], "content": text}, *messages[longest + 1 :]]
+        prompt = text if isinstance(prompt, str) else messages
         if (excess := prompt_length(prompt, tokenizer, template_kwargs) - max_length) <= 0:
             return {"prompt": prompt}
     raise ValueError(

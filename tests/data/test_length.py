@@ -38,8 +38,8 @@ def test_filter_is_the_default_and_counts_by_source(dataset, tokenizer, caplog):
     with caplog.at_level(logging.WARNING):
         rows = apply_length_policy(dataset, tokenizer, LIMIT)
     assert rows.to_list() == [dataset[index] for index in (0, 2, 6)]
-    assert "1 of 2 a, 2 of 3 b, 1 of 2 c prompts have more than max_prompt_length=400 tokens" in caplog.text
-    assert f"the longest {prompt_length(dataset[3]['prompt'], tokenizer, {})}" in caplog.text
+    assert "Longer than the window of 400 tokens: 1 of 2 a, 2 of 3 b, 1 of 2 c (the longest has" in caplog.text
+    assert f"the longest has {prompt_length(dataset[3]['prompt'], tokenizer, {})}" in caplog.text
 
 
 @pytest.mark.parametrize("limit", [80, LIMIT, 401, 402, 403])
@@ -62,9 +62,7 @@ def test_truncate_middle_keeps_both_ends_and_the_template(dataset, tokenizer, li
 
 
 def test_error_stops(dataset, tokenizer):
-    with pytest.raises(
-        ValueError, match="1 of 2 a, 2 of 3 b, 1 of 2 c prompts.*raise max_prompt_length, or use the policy"
-    ):
+    with pytest.raises(ValueError, match="1 of 2 a, 2 of 3 b, 1 of 2 c .*Set `prompt_length_policy` to 'filter'"):
         apply_length_policy(dataset, tokenizer, LIMIT, policy="error")
 
 
@@ -125,3 +123,12 @@ def test_a_tokenizer_without_template(dataset, tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="set tokenizer.chat_template"):
         apply_length_policy(dataset, tokenizer, LIMIT)
+
+
+def test_plain_prompts_are_measured_and_cut_too(tokenizer):
+    dataset = Dataset.from_dict({"prompt": ["one two three " * 100, "short"]})
+    assert len(apply_length_policy(dataset, tokenizer, 50)) == 1
+    cut = apply_length_policy(dataset, tokenizer, 50, "truncate_middle")["prompt"]
+    assert cut[1] == "short"
+    assert len(tokenizer(cut[0])["input_ids"]) <= 50
+    assert cut[0].startswith("one two")

@@ -119,12 +119,12 @@ def test_memory_does_not_grow_with_rows(tmp_path):
     contexts = [
         "Document 1:\nTitle\n" + words for words in ("Word" * 2000, f"{'Word' * 25} " * 80)
     ]  # 8 kB, few tokens
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     peaks = {}
     for count in (4_000, 10_000):
         rows = ({**row, "context": contexts[i % 10 == 0], "extra_info": {"index": i}} for i in range(count))
         path = write_jsonl(tmp_path / "rows.jsonl", rows)
-        command = [sys.executable, "-c", MEASURE, path, str(tmp_path / "cache"), str(tests.parents[1]), str(tests)]
+        command = [sys.executable, "-c", MEASURE, path, str(tmp_path / "cache"), str(tests.parent), str(tests)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         length, *peaks[count] = map(int, output.split())
         assert length == count
