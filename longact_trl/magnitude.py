@@ -99,8 +99,15 @@ class MagnitudeObserver:
             `dict[str, torch.Tensor]`: Projection name to float32 magnitudes of shape (H, D) on the CPU.
 
         Raises:
-            `ValueError`: If no rank has observed a sequence.
+            `ValueError`: If no rank has observed a sequence, or a projection took no part in the forward pass.
         """
+        if self.num_sequences:
+            for projection in self.projections:
+                if projection.name not in self._sums:
+                    raise ValueError(
+                        f"{projection.name} never ran in the forward pass of the model. If the model is a deep copy, "
+                        "its `forward` may still be the original's: load it anew instead."
+                    )
         sizes = [p.num_heads * p.head_dim for p in self.projections]
         device = next(self.projections[0].module.parameters()).device
         empty = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
