@@ -1,3 +1,4 @@
+import copy
 from collections import Counter
 
 import pytest
@@ -145,6 +146,15 @@ def test_hooks_go_when_a_forward_fails():
     assert_no_hooks(model)
 
 
+def test_projections_that_never_ran_raise():
+    """A copy of a model whose `forward` was patched, as TRL does, still runs the original's projections."""
+    model, batch = make_decoder("qwen3"), make_batch("none")
+    forward = model.forward
+    model.forward = lambda **kwargs: forward(**kwargs)
+    with pytest.raises(ValueError, match="layers.0.self_attn.q_proj never ran"):
+        measure_magnitudes(copy.deepcopy(model), batch)
+
+
 def test_a_sequence_of_padding_alone_raises():
     model, batch = make_decoder("qwen3"), make_batch("none")
     batch["attention_mask"][2] = 0
@@ -191,6 +201,7 @@ class CountingRefresh(MaskRefreshCallback):
     def refresh(self) -> None:
         self.seen.append(self.observer.num_sequences)
         super().refresh()
+        self.measured.append(self.magnitudes)
 
 
 class CountingTrainer(LongActTrainer):
@@ -200,7 +211,7 @@ class CountingTrainer(LongActTrainer):
         super().__init__(*args, **kwargs)
         self.remove_callback(self.mask_refresh)
         self.mask_refresh = CountingRefresh(self.args, self.model, self._metrics["train"])
-        self.mask_refresh.seen = []
+        self.mask_refresh.seen, self.mask_refresh.measured = [], []
         self.add_callback(self.mask_refresh)
         self.scored = []
 
@@ -231,17 +242,25 @@ def test_only_the_policy_on_training_sequences_is_observed(tmp_path, settings, s
     assert_no_hooks(trainer.model)
 
 
+@pytest.mark.parametrize("settings", [{}, {"steps_per_generation": 2}], ids=["plain", "steps_per_generation"])
 @pytest.mark.parametrize("start_from", ["base", "adapter"])
-@pytest.mark.parametrize("saliency_source", ["current_batch", "previous_step"])
-def test_the_adapter_switched_off_is_not_observed(tmp_path, saliency_source, start_from):
+def test_the_adapter_switched_off_is_not_observed(tmp_path, start_from, settings):
     model, config = make_model(), LoraConfig(target_modules=["q_proj", "k_proj"], r=2, init_lora_weights=False)
-    kwargs = {"beta": 0.1, "max_steps": 2, "saliency_source": saliency_source}
+    kwargs = {"beta": 0.1, "max_steps": 1, **settings}
     if start_from == "base":
         trainer = make_trainer(tmp_path, model, CountingTrainer, peft_config=config, **kwargs)
     else:  # TRL then keeps a frozen copy of the adapter as reference
         trainer = make_trainer(tmp_path, get_peft_model(model, config), CountingTrainer, **kwargs)
+    if start_from == "adapter":  # let the policy differ from its copy
+        for p in find_projections(trainer.model):
+            p.module.lora_B["default"].weight.data.mul_(3)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     trainer.train()
-    assert trainer.mask_refresh.seen == [4, 4]
+    trainer.model.load_state_dict(before)
+    assert trainer.mask_refresh.seen[0] == 4 * settings.get("steps_per_generation", 1)
+    expected = measure_magnitudes(trainer.model, trainer.scored[0])
+    for name, magnitude in trainer.mask_refresh.measured[0].items():
+        torch.testing.assert_close(magnitude, expected[name], rtol=1e-5, atol=0)
 
 
 def test_measuring_by_hand_gives_what_training_used(tmp_path):

@@ -134,8 +134,12 @@ def test_masks_change_between_steps_only(tmp_path, strategy, saliency_source, st
             {"gradient_accumulation_steps": 2, "steps_per_generation": 4},
             {"current_batch": [1, 0, 1, 0], "previous_step": [1, 0, 1, 0]},
         ),
+        (
+            {"gradient_accumulation_steps": 4, "steps_per_generation": 2},  # a second generation within the step
+            {"current_batch": [1, 1, 1, 1], "previous_step": [0, 0, 0, 0]},
+        ),
     ],
-    ids=["plain", "accumulation", "steps_per_generation", "num_iterations", "both"],
+    ids=["plain", "accumulation", "steps_per_generation", "num_iterations", "both", "two_generations_a_step"],
 )
 @pytest.mark.parametrize("strategy", ["massive", "random", "dense"])
 @pytest.mark.parametrize("saliency_source", ["current_batch", "previous_step"])
