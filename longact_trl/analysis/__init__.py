@@ -1,0 +1,1 @@
+"""What the activations and the runs look like, in pictures and numbers."""
