@@ -104,13 +104,18 @@ def shown_layers(magnitudes: Mapping[str, torch.Tensor]) -> dict[str, dict[str, 
         raise ValueError("There are no magnitudes to draw: nothing was measured yet (`strategy` 'massive' or 'min').")
     layers: dict[str, dict[str, str]] = {}
     for name in magnitudes:
-        *path, projection = name.split(".")
+        *path, _ = name.split(".")
         layer = next((part for part in reversed(path) if part.isdigit()), ".".join(path))
-        kind = projection.partition(":")[2] or projection[0]  # "qkv_proj:k", "k_proj"
-        layers.setdefault(layer, {})[kind] = name
+        layers.setdefault(layer, {})[kind_of(name)] = name
     last, count = len(layers) - 1, min(len(layers), MAX_LAYERS)
     chosen = {round(i * last / max(count - 1, 1)) for i in range(count)}
     return {layer: named for i, (layer, named) in enumerate(layers.items()) if i in chosen}
+
+
+def kind_of(name: str) -> str:
+    """`"q"`, `"k"` or `"v"` of a projection's name: `"….qkv_proj:k"`, `"….k_proj"`."""
+    projection = name.rpartition(".")[2]
+    return projection.partition(":")[2] or projection[0]
 
 
 def _shared_norm(magnitudes: list[torch.Tensor]) -> "Normalize":

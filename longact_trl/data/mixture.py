@@ -9,9 +9,40 @@ from datasets import Dataset, concatenate_datasets
 from .docqa import load_docqa
 from .memagent import load_memagent
 from .rows import RL_FEATURES
+from .synthetic import make_dataset
 
 
-LOADERS = {"docqa": load_docqa, "memagent": load_memagent}
+def load_synthetic(
+    num_prompts: int = 1000,
+    seed: int = 0,
+    split: str = "train",
+    context_words: tuple[int, int] = (48, 128),
+    num_needles: tuple[int, int] = (6, 16),
+) -> Dataset:
+    """
+    Needles, several needles and chains of needles in generated contexts, see [`~longact_trl.data.synthetic`]. The
+    prompts do not ask for tags: they are for the embedded model, which writes them anyway.
+
+    Args:
+        num_prompts (`int`, *optional*, defaults to `1000`):
+            Rows to generate.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the generator.
+        split (`str`, *optional*, defaults to `"train"`):
+            `train` or `test`: no question is asked in both.
+        context_words (`tuple[int, int]`, *optional*, defaults to `(48, 128)`):
+            Fewest and most words of a context.
+        num_needles (`tuple[int, int]`, *optional*, defaults to `(6, 16)`):
+            Fewest and most facts in a context.
+
+    Returns:
+        `Dataset` with columns `prompt` (messages), `answer` (`list[str]`), `answer_kind`, `task`.
+    """
+    rows = make_dataset(num_prompts, seed, split=split, context_words=context_words, num_needles=num_needles)
+    return rows.select_columns(list(RL_FEATURES)).cast(RL_FEATURES)
+
+
+LOADERS = {"docqa": load_docqa, "memagent": load_memagent, "synthetic": load_synthetic}
 
 
 def load_mixture(mixture: str | Path | dict) -> Dataset:

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from data_helpers import FIXTURES, assert_golds_earn_the_reward, read_fixture, w
 from longact_trl.data import mixture as mixture_module
 from longact_trl.data.mixture import load_mixture
 from longact_trl.data.rows import RL_FEATURES
+from longact_trl.rewards import answer_reward
 
 
 @pytest.fixture
@@ -58,8 +60,8 @@ def test_the_paper_mixture_names_what_exists(monkeypatch):
         ({"seed": "7"}, "seed must be an integer from 0 on, but is '7'"),
         ({"sources": []}, "must have `seed` and a list of `sources`"),
         ({"weights": [1]}, "must have `seed` and a list of `sources`"),
-        ({"sources": [{"loader": "hotpot"}]}, "loader must be one of docqa, memagent, but is 'hotpot'"),
-        ({"sources": ["docqa"]}, "loader must be one of docqa, memagent, but is 'docqa'"),
+        ({"sources": [{"loader": "hotpot"}]}, "loader must be one of docqa, memagent, synthetic, but is 'hotpot'"),
+        ({"sources": ["docqa"]}, "loader must be one of docqa, memagent, synthetic, but is 'docqa'"),
         (
             {"sources": [{"loader": "docqa", "rows": 5}]},
             "source 'docqa' has no option rows: use loader, max_bad_share, num_",
@@ -75,6 +77,17 @@ def test_mistakes_are_named_before_anything_is_read(mixture, change, message, mo
     monkeypatch.setattr(mixture_module, "_load_part", lambda source, seed: 1 / 0)
     with pytest.raises(ValueError, match=message):
         load_mixture({**mixture, **change})
+
+
+def test_synthetic_contexts_beside_another_source(mixture):
+    synthetic = {"loader": "synthetic", "num_prompts": 30, "seed": 3, "context_words": [64, 96], "num_needles": [4, 6]}
+    rows = load_mixture({**mixture, "sources": [mixture["sources"][0], synthetic]})
+    assert rows.features == RL_FEATURES
+    assert Counter(rows["task"][:]) >= Counter({"needle": 10, "multi_key": 10, "hops": 10})
+    for row in rows:
+        gold = "\n".join(row["answer"]) if row["answer_kind"] == "list" else row["answer"][0]
+        completion = f"<think></think><answer>{gold}</answer>"
+        assert answer_reward([completion], answer=[row["answer"]], answer_kind=[row["answer_kind"]]) == [1.0]
 
 
 def test_more_rows_than_there_are(mixture):

@@ -1,0 +1,136 @@
+"""Share of held-out answers that are right, with 95 % intervals."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..rewards import answer_reward
+
+
+Z = 1.959964  # 97.5 % quantile of the normal distribution: two-sided 95 %
+BATCH_SIZE = 50
+NUM_RESAMPLES = 10_000  # an end of the interval then moves by less than 0.1 points from one seed to another
+ALL = "all"
+
+
+class Interval(NamedTuple):
+    """A value and its 95 % interval, all three shares from 0 to 1, or differences of shares."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.0f} % ({100 * self.low:.0f}–{100 * self.high:.0f})"
+
+
+@torch.no_grad()
+def answers_right(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    max_new_tokens: int,
+    batch_size: int = BATCH_SIZE,
+    progress=iter,
+) -> list[bool]:
+    """
+    Answer every prompt by greedy decoding and mark the answers as [`~longact_trl.answer_reward`] does in training.
+
+    Args:
+        model (`PreTrainedModel`):
+            The policy.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer, with a chat template.
+        dataset (`Dataset`):
+            Rows with `prompt` (messages), `answer` and `answer_kind`.
+        max_new_tokens (`int`):
+            Length at which a completion is cut.
+        batch_size (`int`, *optional*, defaults to `50`):
+            Prompts decoded together.
+        progress (`Callable`, *optional*):
+            Wraps the list of batches, e.g. `rich.progress.track`.
+
+    Returns:
+        `list[bool]`: One entry a row.
+    """
+    prompts = tokenizer.apply_chat_template(dataset["prompt"][:], add_generation_prompt=True, return_dict=False)
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # so that a batch has little padding
+    batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    completions = [""] * len(prompts)
+    model.eval()
+    for batch in progress(batches):
+        inputs = tokenizer.pad({"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt")
+        output = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=max_new_tokens)
+        texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for i, text in zip(batch, texts, strict=True):
+            completions[i] = text
+    rewards = answer_reward(completions, answer=dataset["answer"][:], answer_kind=dataset["answer_kind"][:])
+    return [reward == 1.0 for reward in rewards]
+
+
+def accuracy_by_task(right: Sequence[bool], tasks: Sequence[str]) -> dict[str, Interval]:
+    """
+    Accuracy over all answers, under `"all"`, and of each task, in order of appearance.
+
+    Args:
+        right (`Sequence[bool]`):
+            Whether each answer is right.
+        tasks (`Sequence[str]`):
+            Task of each answer.
+
+    Returns:
+        `dict[str, Interval]`: With Wilson intervals.
+    """
+    parts = {ALL: list(right)}
+    for is_right, task in zip(right, tasks, strict=True):
+        parts.setdefault(task, []).append(is_right)
+    return {task: wilson_interval(sum(part), len(part)) for task, part in parts.items()}
+
+
+def wilson_interval(num_right: int, total: int) -> Interval:
+    """
+    Wilson's score interval of a share: unlike value ± 1.96 standard errors it never leaves 0 to 1.
+
+    Args:
+        num_right (`int`):
+            Answers that are right.
+        total (`int`):
+            Answers, at least 1.
+
+    Returns:
+        `Interval`
+
+    Raises:
+        `ValueError`: If there are no answers.
+    """
+    if total < 1:
+        raise ValueError("An accuracy needs at least one answer.")
+    share = num_right / total
+    center = (share + Z**2 / (2 * total)) / (1 + Z**2 / total)
+    half = Z / (1 + Z**2 / total) * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
+    return Interval(share, max(center - half, 0.0), min(center + half, 1.0))
+
+
+def paired_difference(before: Iterable[bool], after: Iterable[bool]) -> Interval:
+    """
+    Gain in accuracy on the same prompts, with a bootstrap interval over prompts. Pairs make it far narrower than the
+    two accuracies' own intervals suggest.
+
+    Args:
+        before (`Iterable[bool]`):
+            Whether each answer was right before.
+        after (`Iterable[bool]`):
+            Whether the answer to the same prompt is right after.
+
+    Returns:
+        `Interval`: Of the difference of the shares, from -1 to 1.
+    """
+    gains = torch.tensor([float(b) - float(a) for a, b in zip(before, after, strict=True)])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(gains), (NUM_RESAMPLES, len(gains)), generator=generator)
+    low, high = gains[drawn].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return Interval(gains.mean().item(), low, high)

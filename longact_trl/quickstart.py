@@ -1,0 +1,173 @@
+"""
+The quick start: train the embedded model with LongAct on this CPU and see what changed.
+
+    python -m longact_trl.quickstart
+
+It measures the model on held-out prompts, trains it by the same recipe that trains an 8B model, measures it again on
+the same prompts, and draws the run. Nothing is downloaded.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from datasets import Dataset
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import track
+from rich.table import Table
+
+from .analysis.accuracy import Interval, accuracy_by_task, answers_right, paired_difference
+from .analysis.run_picture import Run, draw_run, load_run
+from .data.synthetic import make_dataset
+from .recipe_config import read_config
+
+
+MODEL = Path(__file__).parent / "assets" / "tiny_qwen3"
+CONFIG = "quickstart.yaml"
+NUM_HELD_OUT = 300
+HELD_OUT_SEED = 1000  # of the split "test", whose key-value pairs training never asks for
+PICTURE = "quickstart.png"
+
+
+def main() -> None:
+    console = Console()
+    root = recipe_root()
+    config = read_config(root / "recipes" / CONFIG)
+    output_dir = free_folder(config["output_dir"])
+    command = training_command(root, output_dir)
+    console.print(introduction(config, output_dir, command))
+
+    start = time.perf_counter()
+    held_out = make_dataset(NUM_HELD_OUT, HELD_OUT_SEED, split="test")
+    tasks = held_out["task"][:]
+    before = measure(MODEL, held_out, config["max_completion_length"], "1/3 Accuracy before")
+    console.print(f"    {accuracy_by_task(before, tasks)['all']} of {NUM_HELD_OUT} held-out answers are right.")
+
+    console.print("2/3 Training. Watch [bold]reward[/bold] rise:")
+    finished = subprocess.run(command)
+    if finished.returncode:
+        console.print("[red]Training stopped with an error; what it says stands above.[/red]")
+        sys.exit(finished.returncode)
+
+    after = measure(output_dir, held_out, config["max_completion_length"], "3/3 Accuracy after")
+    run = load_run(output_dir)
+    by_task = accuracy_by_task(before, tasks), accuracy_by_task(after, tasks)
+    picture = output_dir / PICTURE
+    draw_run(run, *by_task).savefig(picture)
+    console.print(accuracy_table(*by_task, paired_difference(before, after)))
+    console.print(summary(run, output_dir, picture, time.perf_counter() - start))
+    console.print(next_steps(root, output_dir))
+
+
+def recipe_root() -> Path:
+    """
+    Folder that holds `recipes/` and `accelerate_configs/`: the repository, or the package where it was installed from
+    a wheel.
+
+    Raises:
+        `ValueError`: If there is neither.
+    """
+    package = Path(__file__).parent
+    for folder in (package, package.parent):
+        if (folder / "recipes" / CONFIG).is_file():
+            return folder
+    raise ValueError(f"recipes/{CONFIG} is neither in {package.parent} nor in {package}. Install longact-trl again.")
+
+
+def free_folder(output_dir: str | Path) -> Path:
+    """`output_dir`, or the first of `output_dir-2`, `-3`, … that does not exist: no run overwrites an earlier one."""
+    folder, number = Path(output_dir), 1
+    while folder.exists():
+        number += 1
+        folder = Path(f"{output_dir}-{number}")
+    return folder
+
+
+def training_command(root: Path, output_dir: Path) -> list[str]:
+    """The command that a user types for this recipe, with paths that hold from any working directory."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch += ["--config_file", relative(root / "accelerate_configs" / "cpu.yaml")]
+    recipe = [relative(root / "recipes" / "grpo_longact.py"), "--config", CONFIG]
+    return [*launch, *recipe, "--model_name_or_path", relative(MODEL), "--output_dir", str(output_dir)]
+
+
+def relative(path: Path) -> str:
+    """A path below the working directory as one would type it, any other one in full."""
+    path, here = path.resolve(), Path.cwd().resolve()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
+
+
+def measure(model_dir: Path, held_out: Dataset, max_new_tokens: int, title: str) -> list[bool]:
+    """Whether the model in a folder answers each held-out prompt right, float32 on the CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    return answers_right(model, tokenizer, held_out, max_new_tokens, progress=lambda batches: track(batches, title))
+
+
+# What is printed
+
+
+def introduction(config: dict, output_dir: Path, command: list[str]) -> Panel:
+    shown = shlex.join(["accelerate", "launch", *command[3:]])
+    return Panel(
+        "A Qwen3 of 1.3 million parameters reads synthetic contexts with facts hidden in them and answers questions "
+        f"about them.\n{config['max_steps']} steps of {config['loss_type'].upper()} teach it to do so more reliably, "
+        f"while only {config['sparsity_ratio']:.0%} of the rows of W_Q and W_K get gradient: those behind the "
+        "channels of highest magnitude.\n\n"
+        f"  1. accuracy on {NUM_HELD_OUT} held-out prompts\n  2. training: [bold]{shown}[/bold]\n"
+        f"  3. accuracy on the same prompts, and a picture in {output_dir}",
+        title="LongAct quick start",
+        title_align="left",
+    )
+
+
+def accuracy_table(before: dict[str, Interval], after: dict[str, Interval], gain: Interval) -> Table:
+    table = Table(
+        title="Held-out accuracy, greedy decoding (95 % interval)",
+        caption=f"Gain on the same prompts: {100 * gain.value:+.1f} points "
+        f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}).",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("task", "before", "after"):
+        table.add_column(column)
+    for task in before:
+        table.add_row(task, str(before[task]), str(after[task]), style="bold" if task == "all" else "")
+    return table
+
+
+def summary(run: Run, output_dir: Path, picture: Path, seconds: float) -> Table:
+    last, ever, total = run.rows()
+    table = Table(title="What was trained", show_header=False, title_justify="left")
+    table.add_row("model", "tiny_qwen3, 2 layers, 8 query and 4 key heads of 32 channels")
+    table.add_row("steps", f"{run.step}, in {seconds / 60:.0f} minutes with both measurements")
+    table.add_row("λ (sparsity_ratio)", f"{run.settings['sparsity_ratio']}, strategy {run.settings['strategy']}")
+    table.add_row("rows of W_Q and W_K", f"{last:,} of {total:,} a step; {ever:,} learned at some step")
+    table.add_row("trained model", str(output_dir))
+    table.add_row("picture", f"[bold]{picture}[/bold]")
+    return table
+
+
+def next_steps(root: Path, output_dir: Path) -> str:
+    recipe = relative(root / "recipes" / "grpo_longact.py")
+    configs = relative(root / "accelerate_configs")
+    return (
+        "Next, the same run with rows chosen at random (the paper's control):\n"
+        f"  accelerate launch --config_file {configs}/cpu.yaml {recipe} --config {CONFIG} "
+        f"--model_name_or_path {relative(MODEL)} --strategy random --output_dir {output_dir}-random\n"
+        "and the paper's run, on 8×80 GB:\n"
+        f"  accelerate launch --config_file {configs}/zero3.yaml {recipe} --config qwen3_8b.yaml"
+    )
+
+
+if __name__ == "__main__":
+    main()
