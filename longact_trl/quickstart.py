@@ -121,8 +121,8 @@ def introduction(config: dict, output_dir: Path, command: list[str]) -> Panel:
     return Panel(
         "A Qwen3 of 1.3 million parameters reads synthetic contexts with facts hidden in them and answers questions "
         f"about them.\n{config['max_steps']} steps of {config['loss_type'].upper()} teach it to do so more reliably, "
-        f"while only {config['sparsity_ratio']:.0%} of the rows of W_Q and W_K get gradient: those behind the "
-        "channels of highest magnitude.\n\n"
+        f"while in W_Q and W_K only the rows behind the top {config['sparsity_ratio']:.0%} of each head's channels by "
+        "magnitude get gradient.\n\n"
         f"  1. accuracy on {NUM_HELD_OUT} held-out prompts\n  2. training: [bold]{shown}[/bold]\n"
         f"  3. accuracy on the same prompts, and a picture in {output_dir}",
         title="LongAct quick start",
