@@ -129,7 +129,7 @@ def generate_rows(
     *,
     split: str = "train",
     tasks: tuple[str, ...] = TASKS,
-    context_words: tuple[int, int] = (48, 128),
+    context_words: tuple[int, int] = (64, 192),
     num_needles: tuple[int, int] = (6, 16),
     num_asked: tuple[int, int] = (2, 3),
     num_hops: tuple[int, int] = (2, 3),
