@@ -1,6 +1,6 @@
 """A pretrained model, vLLM in the trainer's process, two optimizer steps: the whole loop as a user runs it.
 
-The run is a process of its own (this file as a script), because a vLLM engine gives nothing back before its process ends.
+The run is a process of its own (this file as a script): a vLLM engine gives nothing back before its process ends.
 """
 
 import json
@@ -16,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = ["Name three rivers.", "Why is the sky blue?", "Write a line about winter.", "What is 17 plus 25?"]
-# vLLM and transformers add in different orders: in float32 the mean difference of log-probs was 7e-6, then 1e-5 after a step.
+# vLLM and transformers add in different orders: in float32 the mean difference of log-probs was 7e-6, and 1e-5 after a
+# step.
 AGREEMENT = 2e-4
 
 
