@@ -133,6 +133,7 @@ def introduction(config: dict, output_dir: Path, command: list[str]) -> Panel:
 def accuracy_table(before: dict[str, Interval], after: dict[str, Interval], gain: Interval) -> Table:
     table = Table(
         title="Held-out accuracy, greedy decoding (95 % interval)",
+        min_width=64,  # of the caption
         caption=f"Gain on the same prompts: {100 * gain.value:+.1f} points "
         f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}).",
         title_justify="left",
