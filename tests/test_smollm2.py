@@ -1,6 +1,6 @@
 """A pretrained model, vLLM in the trainer's process, two optimizer steps: the whole loop as a user runs it.
 
-The run is a process of its own (this file as a script): a vLLM engine gives nothing back before its process ends.
+The run is a process of its own (this file as a script), because a vLLM engine keeps what it has until that ends.
 """
 
 import json
@@ -16,8 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = ["Name three rivers.", "Why is the sky blue?", "Write a line about winter.", "What is 17 plus 25?"]
-# vLLM and transformers add in different orders: in float32 the mean difference of log-probs was 7e-6, and 1e-5 after a
-# step.
+# vLLM and transformers add in different orders: mean difference of log-probs in float32, 1e-5 when this was written.
 AGREEMENT = 2e-4
 
 
