@@ -17,6 +17,9 @@ and `"previous_step"` adds none: `--no-scoring` measures both against stock.
 
 The share of each part is taken in one turn more, with a clock around the package's hooks (and a synchronisation on a
 GPU); the clocks are off in the turns that make the ratios. Memory is torch's peak on a GPU, else the process's.
+
+On a machine that does other work, threads that wait for each other drown the difference. There
+`OMP_NUM_THREADS=1 python benchmarks/overhead.py --cpu-time` counts CPU seconds, whatever else runs.
 """
 
 import argparse
@@ -54,6 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--vllm", action="store_true", help="generate with vLLM, colocated")
     parser.add_argument("--no-scoring", action="store_true", help="settings for which TRL makes no scoring pass")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds instead of wall-clock time")
     parser.add_argument("--json", type=Path, help="write every measurement here")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -118,25 +122,25 @@ def distinct_characters(completions, **kwargs) -> list[float]:
 class Clock:
     """Seconds inside named functions."""
 
-    def __init__(self):
+    def __init__(self, cpu_time: bool = False):
         self.seconds = defaultdict(float)
+        self._read = time.process_time if cpu_time else time.perf_counter
+
+    def now(self) -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return self._read()
 
     def around(self, name: str, function):
         @wraps(function)
         def timed(*args, **kwargs):
-            start = now()
+            start = self.now()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds[name] += now() - start
+                self.seconds[name] += self.now() - start
 
         return timed
-
-
-def now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def time_parts(trainer, clock: Clock) -> None:
@@ -155,14 +159,14 @@ def serve(variant: str, options: argparse.Namespace) -> None:
     """Build a trainer, then run one turn for each line of standard input; answer each with a line of JSON."""
     from transformers import TrainerCallback
 
-    clock = Clock()
+    clock = Clock(options.cpu_time)
 
     class StepClock(TrainerCallback):  # added last, so that LongAct's own callback is inside
         def on_step_begin(self, args, state, control, **kwargs):
-            self.start = now()
+            self.start = clock.now()
 
         def on_step_end(self, args, state, control, **kwargs):
-            clock.seconds["step"] += now() - self.start
+            clock.seconds["step"] += clock.now() - self.start
 
     answers, sys.stdout = sys.stdout, sys.stderr  # trainers print, too
     with tempfile.TemporaryDirectory() as output_dir:
@@ -242,7 +246,14 @@ def report(turns: dict, parts: dict, console: Console) -> dict[str, dict[str, fl
     """Print ratios and shares; return the median ratios."""
     medians: dict[str, dict[str, float]] = {}
     table = Table(
-        "", "stock", "LongAct", "ratio", "range", "target", title="LongAct against stock GRPO, per optimizer step"
+        "saliency_source",
+        "",
+        "stock",
+        "LongAct",
+        "ratio",
+        "range",
+        "target",
+        title="LongAct against stock GRPO, per optimizer step",
     )
     for variant in parts:
         medians[variant] = {}
@@ -252,7 +263,8 @@ def report(turns: dict, parts: dict, console: Console) -> dict[str, dict[str, fl
             medians[variant][name] = statistics.median(ratios)
             unit = "GiB" if name == "peak memory" else "s"
             table.add_row(
-                f"{name} ({variant})",
+                variant,
+                name,
                 f"{statistics.median(stock):.2f} {unit}",
                 f"{statistics.median(ours):.2f} {unit}",
                 f"{medians[variant][name]:.3f}",
@@ -260,12 +272,12 @@ def report(turns: dict, parts: dict, console: Console) -> dict[str, dict[str, fl
                 f"≤ {target}",
             )
     console.print(table)
-    table = Table("", "ms per step", "share", "share without generation", title="Parts of LongAct")
+    table = Table("saliency_source", "", "ms per step", "share", "share without generation", title="Parts of LongAct")
     for variant, turn in parts.items():
         for name in ("magnitude hooks", "refresh", "gradient hooks", "extra forward pass"):
             if name in turn:
                 shares = (f"{turn[name] / turn[total]:.2%}" for total in ("step", WITHOUT_GENERATION))
-                table.add_row(f"{name} ({variant})", f"{1000 * turn[name]:.1f}", *shares)
+                table.add_row(variant, name, f"{1000 * turn[name]:.1f}", *shares)
     console.print(table)
     return medians
 
