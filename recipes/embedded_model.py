@@ -155,10 +155,9 @@ def repeated_batch(vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def row_batch(rows: list[dict], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts with their demonstrations, right-padded; labels are -100 outside the demonstrations."""
-    chats = [row["prompt"] for row in rows]
+    chats, ends = [row["prompt"] for row in rows], [row["demonstration"] + " <|im_end|>" for row in rows]
     prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=False)
-    ends = tokenizer([row["demonstration"] + " <|im_end|>" for row in rows]).input_ids
-    pairs = list(zip(prompts, ends, strict=True))
+    pairs = list(zip(prompts, tokenizer(ends).input_ids, strict=True))
     input_ids = [torch.tensor(prompt + end) for prompt, end in pairs]
     labels = [torch.tensor([-100] * len(prompt) + end) for prompt, end in pairs]
     return pad_sequence(input_ids, True, tokenizer.pad_token_id), pad_sequence(labels, True, -100)
@@ -260,6 +259,7 @@ def guess_rate(rows: list[dict]) -> float:
 
 def evaluate(model, tokenizer, seed: int, num_prompts: int, **kwargs) -> str:
     """A Markdown table of held-out accuracy by task."""
+    torch.manual_seed(seed)
     rows = list(itertools.islice(generate_rows(seed + 1, split="test", **kwargs), num_prompts))
     sampled = correct_completions(model, tokenizer, rows, do_sample=True, top_k=0, num_return_sequences=16)
     greedy = correct_completions(model, tokenizer, rows, do_sample=False)
