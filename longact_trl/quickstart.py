@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -44,7 +45,7 @@ def main() -> None:
     start = time.perf_counter()
     held_out = make_dataset(NUM_HELD_OUT, HELD_OUT_SEED, split="test")
     tasks = held_out["task"][:]
-    before = measure(MODEL, held_out, config["max_completion_length"], "1/3 Accuracy before")
+    before, greedy_before = measure(MODEL, held_out, config["max_completion_length"], "1/3 Accuracy before")
     console.print(f"    {accuracy_by_task(before, tasks)['all']} of {NUM_HELD_OUT} held-out answers are right.")
 
     console.print("2/3 Training. Watch [bold]reward[/bold] rise:")
@@ -53,12 +54,13 @@ def main() -> None:
         console.print("[red]Training stopped with an error; what it says stands above.[/red]")
         sys.exit(finished.returncode)
 
-    after = measure(output_dir, held_out, config["max_completion_length"], "3/3 Accuracy after")
+    after, greedy_after = measure(output_dir, held_out, config["max_completion_length"], "3/3 Accuracy after")
     run = load_run(output_dir)
     by_task = accuracy_by_task(before, tasks), accuracy_by_task(after, tasks)
     picture = output_dir / PICTURE
     draw_run(run, *by_task).savefig(picture)
     console.print(accuracy_table(*by_task, paired_difference(before, after)))
+    console.print(f"With greedy decoding {gain_line(greedy_before, greedy_after)}")
     console.print(summary(run, output_dir, picture, time.perf_counter() - start))
     console.print(next_steps(root, output_dir))
 
@@ -101,8 +103,8 @@ def relative(path: Path) -> str:
     return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
 
 
-def measure(model_dir: Path, held_out: Dataset, max_new_tokens: int, title: str) -> list[bool]:
-    """Whether the model in a folder answers each held-out prompt right, float32 on the CPU."""
+def measure(model_dir: Path, held_out: Dataset, max_new_tokens: int, title: str) -> tuple[list[bool], list[bool]]:
+    """Whether the model in a folder answers each held-out prompt right: one sample as in training, and greedily."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -110,7 +112,13 @@ def measure(model_dir: Path, held_out: Dataset, max_new_tokens: int, title: str)
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    return answers_right(model, tokenizer, held_out, max_new_tokens, progress=lambda batches: track(batches, title))
+    sampled, greedy = (
+        answers_right(
+            model, tokenizer, held_out, max_new_tokens, temperature, progress=partial(track, description=name)
+        )
+        for temperature, name in ((1.0, title), (0.0, f"{title}, greedy"))
+    )
+    return sampled, greedy
 
 
 # What is printed
@@ -144,6 +152,15 @@ def accuracy_table(before: dict[str, Interval], after: dict[str, Interval], gain
     for task in before:
         table.add_row(task, str(before[task]), str(after[task]), style="bold" if task == "all" else "")
     return table
+
+
+def points(gain: Interval) -> str:
+    return f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+
+
+def gain_line(before: list[bool], after: list[bool]) -> str:
+    share_before, share_after = (sum(right) / len(right) for right in (before, after))
+    return f"{share_before:.0%} → {share_after:.0%}: {points(paired_difference(before, after))}."
 
 
 def summary(run: Run, output_dir: Path, picture: Path, seconds: float) -> Table:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..rewards import answer_reward
 
@@ -34,11 +34,12 @@ def answers_right(
     tokenizer: PreTrainedTokenizerBase,
     dataset: Dataset,
     max_new_tokens: int,
+    temperature: float = 0.0,
     batch_size: int = BATCH_SIZE,
     progress=iter,
 ) -> list[bool]:
     """
-    Answer every prompt by greedy decoding and mark the answers as [`~longact_trl.answer_reward`] does in training.
+    Answer every prompt once and mark the answers as [`~longact_trl.answer_reward`] does in training.
 
     Args:
         model (`PreTrainedModel`):
@@ -49,6 +50,8 @@ def answers_right(
             Rows with `prompt` (messages), `answer` and `answer_kind`.
         max_new_tokens (`int`):
             Length at which a completion is cut.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            0 decodes greedily; otherwise one sample a prompt from the whole vocabulary, always with the same seed.
         batch_size (`int`, *optional*, defaults to `50`):
             Prompts decoded together.
         progress (`Callable`, *optional*):
@@ -61,10 +64,12 @@ def answers_right(
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # so that a batch has little padding
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     completions = [""] * len(prompts)
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    set_seed(0)
     model.eval()
     for batch in progress(batches):
         inputs = tokenizer.pad({"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt")
-        output = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=max_new_tokens)
+        output = model.generate(**inputs.to(model.device), **sampling, max_new_tokens=max_new_tokens)
         texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for i, text in zip(batch, texts, strict=True):
             completions[i] = text

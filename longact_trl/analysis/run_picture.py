@@ -163,7 +163,7 @@ def _draw_curves(axis: "Axes", log_history: list[dict], curves: dict[str, tuple[
 
 
 def _draw_accuracy(axis: "Axes", before: Mapping[str, Interval], after: Mapping[str, Interval]) -> None:
-    _tidy(axis, "Held-out accuracy (greedy), 95 % intervals")
+    _tidy(axis, "Held-out accuracy (temperature 1), 95 % intervals")
     for offset, color, label, accuracy in ((-0.2, BEFORE, "before", before), (0.2, AFTER, "after", after)):
         places = [i + offset for i in range(len(accuracy))]
         values = [interval.value for interval in accuracy.values()]
