@@ -8,6 +8,7 @@ from trl import GRPOConfig
 
 from .data.length import POLICIES
 from .frozen_rows import ROWWISE_OPTIMIZERS
+from .losses import check_policy_loss
 from .masks import STRATEGIES, check_sparsity_ratio
 
 
@@ -44,6 +45,20 @@ class LongActConfig(GRPOConfig):
         heatmap_steps (`int`, *optional*, defaults to `50`):
             Log magnitude heatmaps to wandb or trackio every this many steps, if either is in `report_to`. 0 never
             does.
+        policy_loss (`str`, *optional*, defaults to `"vanilla"`):
+            How the most covariant tokens are kept from collapsing entropy (arXiv:2505.22617): `"clip_cov"` takes a
+            few of them out of the loss, `"kl_cov"` does not clip and keeps the highest near the policy that sampled
+            them, `"vanilla"` does neither.
+        clip_cov_ratio (`float`, *optional*, defaults to `0.0002`):
+            Clip-Cov: share of a generation batch's tokens that is taken out of the loss.
+        clip_cov_lb (`float`, *optional*, defaults to `1.0`):
+            Clip-Cov: covariance above which a token may be taken out.
+        clip_cov_ub (`float`, *optional*, defaults to `5.0`):
+            Clip-Cov: covariance below which a token may be taken out.
+        kl_cov_ratio (`float`, *optional*, defaults to `0.002`):
+            KL-Cov: share of a generation batch's tokens that is penalised, those of highest covariance.
+        kl_cov_coef (`float`, *optional*, defaults to `1.0`):
+            KL-Cov: weight of the penalty |log π − log π_old|.
     """
 
     sparsity_ratio: float = field(
@@ -89,6 +104,31 @@ class LongActConfig(GRPOConfig):
             "0 never does."
         },
     )
+    policy_loss: str = field(
+        default="vanilla",
+        metadata={
+            "help": "How the most covariant tokens are kept from collapsing entropy (arXiv:2505.22617): `'clip_cov'` "
+            "takes a few of them out of the loss, `'kl_cov'` does not clip and keeps the highest near the policy that "
+            "sampled them, `'vanilla'` does neither."
+        },
+    )
+    clip_cov_ratio: float = field(
+        default=2e-4,
+        metadata={"help": "Clip-Cov: share of a generation batch's tokens that is taken out of the loss."},
+    )
+    clip_cov_lb: float = field(
+        default=1.0, metadata={"help": "Clip-Cov: covariance above which a token may be taken out."}
+    )
+    clip_cov_ub: float = field(
+        default=5.0, metadata={"help": "Clip-Cov: covariance below which a token may be taken out."}
+    )
+    kl_cov_ratio: float = field(
+        default=2e-3,
+        metadata={
+            "help": "KL-Cov: share of a generation batch's tokens that is penalised, those of highest covariance."
+        },
+    )
+    kl_cov_coef: float = field(default=1.0, metadata={"help": "KL-Cov: weight of the penalty |log π − log π_old|."})
     epsilon_high: float | None = field(
         default=0.28,
         metadata={
@@ -115,6 +155,7 @@ class LongActConfig(GRPOConfig):
         if self.heatmap_steps < 0:
             raise ValueError(f"`heatmap_steps` must be 0 (never) or a number of steps, got {self.heatmap_steps}.")
         super().__post_init__()
+        check_policy_loss(self)
         if self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
             raise ValueError(
                 f"`update_rule='frozen_rows'` needs an optimizer whose step is zero where gradient and momentum are, "

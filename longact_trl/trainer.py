@@ -14,6 +14,7 @@ from .checkpoints import check_strategy, load_rollouts, resolve_resume, save_rol
 from .config import LongActConfig
 from .frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
+from .losses import SELECTED, clip_bounds, reweight_advantages, select_tokens
 from .model_card import add_longact
 from .preflight import (
     check_dataset,
@@ -93,6 +94,8 @@ class LongActTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, processing_class, **kwargs)
         self.mask_refresh = MaskRefreshCallback(args, self.model, self._metrics["train"])
         self.add_callback(self.mask_refresh)
+        self.epsilon_low, self.epsilon_high = clip_bounds(args)
+        self._loss_inputs: dict[str, torch.Tensor] = {}
         if args.strategy != "dense":
             self._check_own_optimizer()
 
@@ -118,25 +121,46 @@ class LongActTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
-        if self.model.training and self.mask_refresh.needs_scoring_pass():
-            self._score(output)
+        if not self.model.training:
+            return output
+        selects = self.args.policy_loss != "vanilla"
+        logps = output.get("old_per_token_logps")
+        if self.mask_refresh.needs_scoring_pass() or (selects and logps is None):
+            logps = self._score(output)
+        if selects:
+            mask = output["completion_mask"] * output.get("tool_mask", 1)
+            generation = self._step // self._generate_every
+            output[SELECTED], metrics = select_tokens(logps, output["advantages"], mask, self.args, generation)
+            for name, value in metrics.items():
+                self._metrics["train"][f"longact/{name}"].append(value)
         return output
 
     @torch.no_grad()
-    def _score(self, rollouts: dict[str, torch.Tensor]) -> None:
-        """The forward pass that TRL saves where old log-probs are not needed; masks need it."""
+    def _score(self, rollouts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The forward pass that TRL saves where old log-probs are not needed; masks and Clip-Cov need it."""
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            self._get_per_token_logps_and_entropies(
+            logps, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([rollouts["prompt_ids"], rollouts["completion_ids"]], dim=1),
                 torch.cat([rollouts["prompt_mask"], rollouts["completion_mask"]], dim=1),
                 logits_to_keep=rollouts["completion_ids"].size(1),
                 batch_size=self.args.per_device_train_batch_size,
             )
+        return logps
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         with self._observation_of(model):
-            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+            logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        if SELECTED in self._loss_inputs:
+            self._loss_inputs["advantages"] = reweight_advantages(self._loss_inputs, logps, self.args)
+        return logps, entropies, aux_loss
+
+    def _compute_loss(self, model, inputs):
+        self._loss_inputs = dict(inputs)  # TRL reads its advantages after the forward pass
+        try:
+            return super()._compute_loss(model, self._loss_inputs)
+        finally:
+            self._loss_inputs = {}
 
     def _observation_of(self, model):
         if not self.model.training or model is self.ref_model or _adapter_is_off(self.mask_refresh.projections):

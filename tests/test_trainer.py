@@ -272,6 +272,7 @@ SIGNATURES = {
     GRPOTrainer._get_per_token_logps_and_entropies: [
         "self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size",
     ],
+    GRPOTrainer._compute_loss: ["self", "model", "inputs"],
     GRPOTrainer.training_step: ["self", "model", "inputs", "num_items_in_batch"],
     GRPOTrainer._save_checkpoint: ["self", "model", "trial"],
     GRPOTrainer._load_optimizer_and_scheduler: ["self", "checkpoint"],

@@ -1,0 +1,377 @@
+"""Clip-Cov and KL-Cov against float64 references written from the paper's formulas, token by token, gradients too."""
+
+import math
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import pytest
+import torch
+from conftest import make_args, make_trainer, weights_of
+from trl import GRPOTrainer
+
+from longact_trl.losses import SELECTED, reweight_advantages, select_tokens, top_over_ranks
+
+
+OFF_POLICY = {"steps_per_generation": 2}
+
+
+def batch(seed: int = 0, rows: int = 6, tokens: int = 40) -> dict[str, torch.Tensor]:
+    """Ragged completions, one of them all padding, with garbage in the padding, and a policy that has moved."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, tokens + 1, (rows,), generator=generator)
+    lengths[1], lengths[2] = 0, tokens
+    mask = (torch.arange(tokens) < lengths[:, None]).long()
+    old = -3 * torch.rand(rows, tokens, generator=generator)
+    logps = old + 0.3 * torch.randn(rows, tokens, generator=generator)
+    return {
+        "prompt_ids": torch.ones(rows, 3, dtype=torch.long),
+        "prompt_mask": torch.ones(rows, 3, dtype=torch.long),
+        "completion_ids": torch.ones(rows, tokens, dtype=torch.long),
+        "completion_mask": mask,
+        "advantages": torch.randn(rows, generator=generator),
+        "old_per_token_logps": old.masked_fill(mask == 0, float("nan")),
+        "logps": logps.masked_fill(mask == 0, float("nan")),
+        "num_items_in_batch": mask.sum(),
+    }
+
+
+def reference_cov(logps, advantages, mask) -> dict[tuple[int, int], float]:
+    """Covariance of every valid token, by hand."""
+    valid = [(i, t) for i in range(len(mask)) for t in range(mask.size(1)) if mask[i, t]]
+    mean_a = math.fsum(advantages[i].item() for i, _ in valid) / len(valid)
+    mean_l = math.fsum(logps[i, t].item() for i, t in valid) / len(valid)
+    return {(i, t): (advantages[i].item() - mean_a) * (logps[i, t].item() - mean_l) for i, t in valid}
+
+
+def settings(policy_loss: str, **kwargs) -> SimpleNamespace:
+    defaults = dict(clip_cov_ratio=0.1, clip_cov_lb=0.0, clip_cov_ub=0.5, kl_cov_ratio=0.1, kl_cov_coef=1.0, seed=0)
+    defaults |= dict(epsilon=0.2, epsilon_high=0.28)
+    return SimpleNamespace(policy_loss=policy_loss, **{**defaults, **kwargs})
+
+
+def select(data, args, generation=0):
+    return select_tokens(data["old_per_token_logps"], data["advantages"], data["completion_mask"], args, generation)
+
+
+def tokens_of(selected: torch.Tensor) -> set[tuple[int, int]]:
+    return set(map(tuple, selected.nonzero().tolist()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ratio", [1e-6, 0.02, 0.3, 1.0])
+def test_kl_cov_selects_the_highest_covariances(seed, ratio):
+    data = batch(seed)
+    cov = reference_cov(data["old_per_token_logps"], data["advantages"], data["completion_mask"])
+    number = max(1, int(len(cov) * ratio))
+    selected, metrics = select(data, settings("kl_cov", kl_cov_ratio=ratio))
+    assert tokens_of(selected) == set(sorted(cov, key=cov.get, reverse=True)[:number])
+    assert metrics == {
+        "kl_cov_share": pytest.approx(number / len(cov)),
+        "cov_mean": pytest.approx(math.fsum(cov.values()) / len(cov)),
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("bounds", [(0.0, 0.5), (0.2, 0.3), (-1.0, 0.0), (50.0, 60.0)])
+def test_clip_cov_selects_within_its_bounds_only(seed, bounds):
+    data = batch(seed)
+    cov = reference_cov(data["old_per_token_logps"], data["advantages"], data["completion_mask"])
+    between = {token for token, value in cov.items() if bounds[0] < value < bounds[1]}
+    selected, metrics = select(data, settings("clip_cov", clip_cov_lb=bounds[0], clip_cov_ub=bounds[1]))
+    chosen = tokens_of(selected)
+    assert chosen <= between
+    assert len(chosen) == min(len(between), int(0.1 * len(cov)))
+    assert metrics["clip_cov_share"] == pytest.approx(len(chosen) / len(cov))
+
+
+def test_the_bounds_of_clip_cov_are_open():
+    """Advantages ±1 and log-probs 0 and -2 have covariances of exactly ±1."""
+    advantages, logps = torch.tensor([1.0, -1.0]), torch.tensor([[0.0, -2.0], [0.0, -2.0]])
+    mask = torch.ones(2, 2)
+    for lower, upper, count in [(1.0, 5.0, 0), (0.5, 1.0, 0), (0.9, 1.1, 2)]:
+        args = settings("clip_cov", clip_cov_ratio=1.0, clip_cov_lb=lower, clip_cov_ub=upper)
+        assert select_tokens(logps, advantages, mask, args, 0)[0].sum() == count
+
+
+def test_clip_cov_draws_evenly_anew_for_each_batch_and_again_for_the_same_seed():
+    data = batch()
+    args = settings("clip_cov", clip_cov_ratio=0.05)
+    counts = sum(select(data, args, number)[0].long() for number in range(400))
+    cov = reference_cov(data["old_per_token_logps"], data["advantages"], data["completion_mask"])
+    between = [token for token, value in cov.items() if 0 < value < 0.5]
+    expected = 400 * int(0.05 * len(cov)) / len(between)
+    drawn = torch.tensor([counts[token].item() for token in between]).double()
+    assert drawn.mean().item() == pytest.approx(expected)
+    assert ((drawn - expected).abs() < 5 * math.sqrt(expected)).all()
+    assert torch.equal(select(data, args, 7)[0], select(data, args, 7)[0])
+    assert not torch.equal(select(data, args, 7)[0], select(data, args, 8)[0])
+    assert not torch.equal(select(data, args)[0], select(data, settings("clip_cov", clip_cov_ratio=0.05, seed=1))[0])
+
+
+@pytest.mark.parametrize("policy_loss", ["clip_cov", "kl_cov"])
+def test_nothing_to_select_from(policy_loss):
+    data = batch()
+    data["completion_mask"].zero_()
+    selected, metrics = select(data, settings(policy_loss))
+    assert not selected.any()
+    assert metrics == {f"{policy_loss}_share": 0.0, "cov_mean": 0.0}
+
+
+def test_ties_break_towards_the_lower_index():
+    assert top_over_ranks(torch.tensor([1.0, 2.0, 2.0, 2.0, -torch.inf]), 2).tolist() == [0, 1, 1, 0, 0]
+    assert top_over_ranks(torch.tensor([1.0, -torch.inf]), 2).tolist() == [1, 0]
+    assert top_over_ranks(torch.tensor([]), 3).tolist() == []
+
+
+def reference_token_losses(data, policy_loss, selected, low, high, coef) -> torch.Tensor:
+    """Per-token losses in float64 from the papers' formulas, zero in the padding; `data["logps"]` has the graph."""
+    losses = torch.zeros_like(data["logps"])
+    for i, t in data["completion_mask"].nonzero().tolist():
+        advantage = data["advantages"][i]
+        log_ratio = data["logps"][i, t] - data["old_per_token_logps"][i, t]
+        ratio = log_ratio.exp()
+        first, second = -advantage * ratio, -advantage * ratio.clamp(1 - low, 1 + high)
+        if policy_loss == "kl_cov":
+            loss = first + coef * log_ratio.abs() if selected[i, t] else first
+        else:
+            loss = torch.maximum(first, second)
+            if policy_loss == "clip_cov" and selected[i, t] and not second > first:
+                loss = loss * 0
+        losses[i, t] = loss
+    return losses
+
+
+def reference_loss(losses, data, trainer) -> torch.Tensor:
+    mask, accumulation = data["completion_mask"], trainer.args.gradient_accumulation_steps
+    if trainer.loss_type == "grpo":
+        return (losses.sum(1) / mask.sum(1).clamp(min=1)).mean() / accumulation
+    if trainer.loss_type == "bnpo":
+        return losses.sum() / mask.sum() / accumulation
+    if trainer.loss_type == "dr_grpo":
+        return losses.sum() / (len(mask) * trainer.max_completion_length) / accumulation
+    # DAPO: the tokens of one optimizer step, of which a generation serves steps_per_generation / accumulation
+    return losses.sum() / (data["num_items_in_batch"] * accumulation / trainer.args.steps_per_generation)
+
+
+def loss_of(trainer, data) -> tuple[torch.Tensor, torch.Tensor]:
+    """TRL's loss through our hooks, and its gradient in every log-prob, with the forward pass replaced."""
+    logps = data["logps"].clone().requires_grad_()
+    inputs = {name: value for name, value in data.items() if name != "logps"}
+    with patch.object(
+        GRPOTrainer,
+        "_get_per_token_logps_and_entropies",
+        lambda *args, **kwargs: (logps, torch.zeros_like(logps).detach(), None),
+    ):
+        loss = trainer._compute_loss(trainer.model, inputs)
+    assert trainer._loss_inputs == {}
+    return loss.detach(), torch.autograd.grad(loss, logps)[0]
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "bnpo", "dr_grpo"])
+@pytest.mark.parametrize("policy_loss", ["vanilla", "clip_cov", "kl_cov"])
+@pytest.mark.parametrize("epsilons", [(0.2, 0.28), (0.2, None), (1.0, 1.0)], ids=["higher", "symmetric", "wide"])
+def test_losses_and_gradients(tmp_path, loss_type, policy_loss, epsilons):
+    """Micro-batches of a generation that serves two optimizer steps of two micro-batches each."""
+    ratios = {"clip_cov_ratio": 0.4, "clip_cov_lb": -1.0, "kl_cov_ratio": 0.3, "kl_cov_coef": 0.5}
+    trainer = make_trainer(
+        tmp_path,
+        policy_loss=policy_loss,
+        loss_type=loss_type,
+        epsilon=epsilons[0],
+        epsilon_high=epsilons[1],
+        gradient_accumulation_steps=2,
+        steps_per_generation=4,
+        **ratios,
+    )
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 2
+    data = batch(3, rows=8)
+    selected = torch.zeros_like(data["completion_mask"], dtype=torch.bool)
+    if policy_loss != "vanilla":
+        selected, _ = select(data, trainer.args)
+        assert selected.sum() > 20
+        data[SELECTED] = selected
+    # TRL multiplies padding by 0, so what a real pass computes there is finite.
+    padding = data["completion_mask"] == 0
+    for name in ("logps", "old_per_token_logps"):
+        data[name] = data[name].masked_fill(padding, -1.0)
+    for start in range(0, 8, 2):
+        micro = {k: v[start : start + 2] if v.dim() else v for k, v in data.items()}
+        loss, gradient = loss_of(trainer, micro)
+        exact = {k: v.double() if v.is_floating_point() else v for k, v in micro.items()}
+        exact["logps"].requires_grad_()
+        low, high = epsilons[0], epsilons[0] if epsilons[1] is None else epsilons[1]
+        losses = reference_token_losses(exact, policy_loss, micro.get(SELECTED), low, high, coef=0.5)
+        expected = reference_loss(losses, exact, trainer)
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+        [expected_gradient] = torch.autograd.grad(expected, exact["logps"])
+        torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-4, atol=1e-7)
+        if policy_loss == "clip_cov":
+            assert (gradient[micro[SELECTED]] == 0).all()
+
+
+def test_clip_cov_leaves_every_other_token_its_bits(tmp_path):
+    trainer = make_trainer(tmp_path, policy_loss="clip_cov", clip_cov_lb=-1.0, clip_cov_ratio=0.4)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    data = batch(3)
+    vanilla = {k: v for k, v in data.items() if k != SELECTED}
+    data[SELECTED], _ = select(data, trainer.args)
+    for name in ("logps", "old_per_token_logps"):
+        data[name] = vanilla[name] = data[name].nan_to_num(-1.0)
+    _, gradient = loss_of(trainer, data)
+    _, whole = loss_of(trainer, vanilla)
+    assert torch.equal(gradient, whole.masked_fill(data[SELECTED], 0))
+    assert not torch.equal(gradient, whole)
+
+
+def test_importance_sampling_weighs_the_penalty_too(tmp_path):
+    """TRL multiplies the whole loss of a token by vLLM's correction, and KL-Cov's penalty is part of it."""
+    trainer = make_trainer(tmp_path, policy_loss="kl_cov", kl_cov_ratio=0.3, **OFF_POLICY)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
+    data = batch(4)
+    data[SELECTED], _ = select(data, trainer.args)
+    data["importance_sampling_ratio"] = torch.rand(data["logps"].shape, generator=torch.Generator().manual_seed(1))
+    for name in ("logps", "old_per_token_logps"):
+        data[name] = data[name].nan_to_num(-1.0)
+    loss, _ = loss_of(trainer, data)
+    exact = {k: v.double() if v.is_floating_point() else v for k, v in data.items()}
+    losses = reference_token_losses(exact, "kl_cov", data[SELECTED], 0.2, 0.28, coef=1.0)
+    expected = reference_loss(losses * exact["importance_sampling_ratio"], exact, trainer)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_ratio_that_underflows_is_no_nan():
+    logps = torch.tensor([[-200.0, -1.0]], requires_grad=True)
+    inputs = {SELECTED: torch.tensor([[True, True]]), "advantages": torch.tensor([1.0])}
+    inputs["old_per_token_logps"] = torch.tensor([[-1.0, -1.0]])
+    advantages = reweight_advantages(inputs, logps, settings("kl_cov"))
+    (advantages * (logps - inputs["old_per_token_logps"]).exp()).sum().backward()
+    assert logps.grad.isfinite().all()
+
+
+# Whole runs
+
+
+def run(tmp_path, name, **kwargs):
+    trainer = make_trainer(tmp_path / name, **kwargs)
+    selections = []
+    generate = trainer._generate_and_score_completions
+
+    def note(inputs):
+        output = generate(inputs)
+        selections.append(output.get(SELECTED))
+        return output
+
+    trainer._generate_and_score_completions = note
+    trainer.train()
+    return trainer, selections
+
+
+WIDE = {"clip_cov_ratio": 0.3, "clip_cov_lb": -1.0, "kl_cov_ratio": 0.3, "num_generations": 4}
+
+
+@pytest.mark.parametrize("policy_loss", ["clip_cov", "kl_cov"])
+def test_one_sequence_a_micro_batch_selects_and_learns_as_one_big_micro_batch(tmp_path, policy_loss):
+    """Centred within a micro-batch of one sequence, every covariance would be zero."""
+    common = {"policy_loss": policy_loss, "max_steps": 4, "learning_rate": 1e-3, "optim": "sgd", **WIDE}
+    big, selected = run(tmp_path, "big", per_device_train_batch_size=4, steps_per_generation=2, **common)
+    small, others = run(
+        tmp_path,
+        "small",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=4,
+        steps_per_generation=8,
+        **common,
+    )
+    assert len(selected) == len(others) == 2
+    for mine, other in zip(selected, others, strict=True):
+        assert mine.any() and torch.equal(mine, other)
+    expected = weights_of(big.model)
+    for name, weight in weights_of(small.model).items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6)
+    for log, other in zip(big.state.log_history[:-1], small.state.log_history[:-1], strict=True):
+        if "longact/cov_mean" in other:
+            assert log["longact/cov_mean"] == pytest.approx(other["longact/cov_mean"], rel=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["dense", "massive"])
+@pytest.mark.parametrize("policy_loss", ["clip_cov", "kl_cov"])
+def test_the_loss_matters_and_is_logged(tmp_path, policy_loss, strategy):
+    off_policy = {"num_iterations": 2, "max_steps": 4, "strategy": strategy}
+    vanilla, nothing = run(tmp_path, "vanilla", epsilon=1.0, epsilon_high=1e9, **off_policy)
+    other, selected = run(
+        tmp_path, policy_loss, policy_loss=policy_loss, epsilon=1.0, epsilon_high=1e9, **off_policy, **WIDE
+    )
+    assert nothing == [None, None] and len(selected) == 2
+    assert not torch.equal(vanilla.model.lm_head.weight, other.model.lm_head.weight)
+    logged = [log for log in other.state.log_history if f"longact/{policy_loss}_share" in log]
+    assert len(logged) == 2 and all(0.1 < log[f"longact/{policy_loss}_share"] <= 0.3 for log in logged)
+    assert all("longact/cov_mean" in log for log in logged)
+    assert not any("cov" in name for log in vanilla.state.log_history for name in log)
+
+
+@pytest.mark.parametrize("saliency_source", ["current_batch", "previous_step"])
+def test_on_policy_clip_cov_makes_the_scoring_pass_it_needs_and_no_second_one(tmp_path, saliency_source):
+    for strategy in ("dense", "massive"):
+        trainer = make_trainer(
+            tmp_path, policy_loss="clip_cov", saliency_source=saliency_source, strategy=strategy, **WIDE
+        )
+        scored = []
+        score = trainer._score
+        trainer._score = lambda rollouts, scored=scored, score=score: scored.append(1) or score(rollouts)
+        trainer.train()
+        assert len(scored) == 3
+
+
+def test_selections_survive_a_resume_between_two_steps_of_one_generation(tmp_path):
+    settings = {"policy_loss": "kl_cov", "num_iterations": 3, "max_steps": 3, "optim": "sgd", **WIDE}
+    settings |= {"save_strategy": "steps", "save_steps": 1}
+    straight = make_trainer(tmp_path, **settings)
+    straight.train()
+    resumed = make_trainer(tmp_path, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert resumed.state.global_step == 3
+    expected = weights_of(straight.model)
+    for name, weight in weights_of(resumed.model).items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_evaluation_selects_nothing(tmp_path, prompts):
+    trainer = make_trainer(tmp_path, policy_loss="clip_cov", eval_dataset=prompts.select(range(4)), **WIDE)
+    assert "eval_loss" in trainer.evaluate()
+    assert not any("cov" in name for name in trainer._metrics["eval"])
+
+
+# What a user may write wrong
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"policy_loss": "klcov"}, "Unknown `policy_loss` 'klcov'"),
+        ({"policy_loss": "clip_cov", "loss_type": "cispo"}, "Write one of 'grpo', 'dapo', 'bnpo', 'dr_grpo'"),
+        ({"policy_loss": "clip_cov", "importance_sampling_level": "sequence"}, "importance_sampling_level='token'"),
+        ({"policy_loss": "clip_cov", "clip_cov_ratio": 0}, "`clip_cov_ratio` is a share"),
+        ({"policy_loss": "kl_cov", "kl_cov_ratio": 2, **OFF_POLICY}, "`kl_cov_ratio` is a share"),
+        ({"policy_loss": "clip_cov", "clip_cov_lb": 5.0}, "No covariance lies between"),
+        ({"policy_loss": "kl_cov", "kl_cov_coef": 0.0, **OFF_POLICY}, "must be above 0"),
+        ({"policy_loss": "kl_cov", "delta": 10.0, **OFF_POLICY}, "remove `delta`"),
+        ({"policy_loss": "kl_cov"}, "`steps_per_generation: 2`"),
+        ({"policy_loss": "kl_cov", "gradient_accumulation_steps": 4}, "`steps_per_generation: 8`"),
+        (
+            {"policy_loss": "kl_cov", "gradient_accumulation_steps": 4, "steps_per_generation": 2},
+            "it is 2 with .* or `num_iterations: 2`",
+        ),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        make_args(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("fix", [{"steps_per_generation": 8}, {"num_iterations": 2}])
+def test_what_the_message_says_to_write_works(tmp_path, fix):
+    assert make_args(tmp_path, policy_loss="kl_cov", gradient_accumulation_steps=4, **fix)
