@@ -1,0 +1,129 @@
+"""The cold start as a user runs it, on the embedded model: packing, and only the response is learned."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import ModelConfig, SFTConfig, SFTTrainer
+
+from longact_trl.data.am_deepseek import convert_row
+from longact_trl.data.rows import InvalidRow
+from longact_trl.recipe_config import parse_recipe
+
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+sys.path.insert(0, str(RECIPES))
+import sft_cold_start  # noqa: E402  (a script, not a package)
+
+
+FIXTURE = ROOT / "tests" / "fixtures" / "am_deepseek.jsonl"
+CPU = ["--use_cpu", "true", "--bf16", "false"]  # this machine, not the recipe's
+
+
+@pytest.fixture
+def am(tmp_path) -> Path:
+    """The good rows of the fixture."""
+    good = []
+    for line in FIXTURE.read_text().splitlines():
+        try:
+            convert_row(json.loads(line))
+            good.append(line)
+        except (InvalidRow, KeyError, TypeError):
+            pass
+    path = tmp_path / "am.jsonl"
+    path.write_text("\n".join(good))
+    return path
+
+
+@pytest.fixture
+def trainers(monkeypatch) -> list[SFTTrainer]:
+    """The trainers that the recipe makes."""
+    made = []
+
+    class Kept(SFTTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(sft_cold_start, "SFTTrainer", Kept)
+    monkeypatch.chdir(ROOT)
+    return made
+
+
+def run(output_dir: Path, *overrides: str) -> None:
+    settings = ["--max_steps", "2", "--logging_steps", "1", "--output_dir", str(output_dir)]
+    sft_cold_start.main(["--config", "sft_tiny.yaml", *settings, *overrides])
+
+
+def spans(row: dict) -> list[slice]:
+    """The samples of a packed row."""
+    ends = torch.tensor(row["seq_lengths"]).cumsum(0).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@pytest.mark.parametrize("source", ["am_deepseek", "synthetic"])
+def test_two_steps_with_packing_learn_the_response_only(tmp_path, am, trainers, source):
+    name = str(am) if source == "am_deepseek" else "synthetic"
+    run(tmp_path / "out", "--dataset_name", name, "--max_rows", "20", "--learning_rate", "0")
+    [trainer] = trainers
+    assert trainer.state.global_step == 2
+    assert (trainer.padding_free, trainer.completion_only_loss) == (True, True)
+    tokenizer = AutoTokenizer.from_pretrained("longact_trl/assets/tiny_qwen3")
+    answer, opening = tokenizer.convert_tokens_to_ids(["</answer>", "<think>"])
+    rows = list(trainer.train_dataset)
+    assert max(len(row["seq_lengths"]) for row in rows) > 1  # something is packed
+    samples = [(row, span) for row in rows for span in spans(row)]
+    for row, span in samples:
+        ids, labels = row["input_ids"][span], row["labels"][span]
+        start = next(i for i, label in enumerate(labels) if label != -100)
+        assert ids[start] == opening and tokenizer.decode(ids[:start]).endswith("<|im_start|> assistant")
+        assert labels[start:] == ids[start:]
+        assert answer in labels and tokenizer.eos_token_id in labels
+
+    # A packed sequence has the loss that its samples have one by one, and of their responses alone.
+    model = AutoModelForCausalLM.from_pretrained("longact_trl/assets/tiny_qwen3", dtype=torch.float32)
+    losses = []
+    for row, span in [(rows[0], span) for span in spans(rows[0])]:
+        ids, labels = torch.tensor([row["input_ids"][span]]), torch.tensor(row["labels"][span])
+        with torch.no_grad():
+            logps = model(ids).logits[0, :-1].log_softmax(-1)
+        learned = labels[1:] != -100
+        losses.append(-logps[learned].gather(1, labels[1:][learned, None]).flatten())
+    batch = trainer._prepare_inputs(trainer.data_collator([rows[0]]))
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model.eval(), batch)
+    torch.testing.assert_close(loss, torch.cat(losses).mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_falls_and_the_saved_model_is_plain(tmp_path, trainers):
+    run(tmp_path / "out", "--max_steps", "6", "--max_rows", "100")
+    losses = [log["loss"] for log in trainers[0].state.log_history if "loss" in log]
+    assert len(losses) == 6 and sum(losses[3:]) < sum(losses[:3])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert torch.equal(model.lm_head.weight, trainers[0].model.lm_head.weight)
+
+
+def test_resume_auto_continues_and_a_second_run_does_not_overwrite(tmp_path, trainers):
+    saves = ["--save_strategy", "steps", "--save_steps", "1", "--max_rows", "40"]
+    run(tmp_path, *saves, "--resume_from_checkpoint", "auto")
+    with pytest.raises(ValueError, match="holds another run's checkpoint-2"):
+        run(tmp_path, *saves)
+    run(tmp_path, *saves, "--resume_from_checkpoint", "auto", "--max_steps", "3")
+    assert trainers[-1].state.global_step == 3
+    assert [log["step"] for log in trainers[-1].state.log_history if "loss" in log] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("size", ["8B", "4B"])
+def test_the_papers_settings(size):
+    command = ["--config", f"sft_qwen3_{size.lower()}.yaml", *CPU]
+    types = (sft_cold_start.RecipeArguments, SFTConfig, ModelConfig)
+    script_args, args, model_args = parse_recipe(types, command, RECIPES)
+    assert model_args.model_name_or_path == f"Qwen/Qwen3-{size}"
+    assert script_args.dataset_name == "a-m-team/AM-DeepSeek-R1-0528-Distilled"
+    assert (script_args.max_rows, args.max_length, args.max_steps, args.packing) == (20_000, 16_384, 900, True)
+    assert (args.learning_rate, args.lr_scheduler_type, args.completion_only_loss) == (2e-5, "cosine", True)
+    assert args.get_warmup_steps(900) == 27
