@@ -13,8 +13,9 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
     """
     Parse `--config NAME.yaml --any_field value …` into dataclasses; the command line wins over the file.
 
-    A bare `NAME.yaml` is looked up beside the recipe, a path is a path. A file may name another one as `base`, looked
-    up beside it, whose keys it overrides.
+    A bare `NAME.yaml` is looked up beside the recipe, and so is a path such as `paper/NAME.yaml` where the working
+    directory has no such file. A file may name another one as `base`, or several of which later ones win, looked up
+    beside it, whose keys it overrides.
 
     Args:
         dataclass_types (`Sequence[type]`):
@@ -56,7 +57,7 @@ def find_config(name: str, recipe_dir: str | Path) -> Path:
 
     Args:
         name (`str`):
-            A bare name, or a path.
+            A bare name, or a path, relative to the working directory or else to the recipe's.
         recipe_dir (`str` or `Path`):
             Folder of the recipe.
 
@@ -66,23 +67,25 @@ def find_config(name: str, recipe_dir: str | Path) -> Path:
     Raises:
         `ValueError`: If there is none; lists the recipe's own files.
     """
-    path = Path(name) if os.path.dirname(name) else Path(recipe_dir, name)
+    path, beside = Path(name), Path(recipe_dir, name)
+    if not os.path.dirname(name) or (beside.is_file() and not path.is_file() and not name.startswith(".")):
+        path = beside
     if not path.is_file():
-        own = ", ".join(sorted(p.name for p in Path(recipe_dir).glob("*.yaml")))
+        own = ", ".join(sorted(p.relative_to(recipe_dir).as_posix() for p in Path(recipe_dir).rglob("*.yaml")))
         raise ValueError(f"There is no config {str(path)!r}. Give a path, or one of {own}.")
     return path
 
 
 def read_config(path: Path) -> dict:
     """
-    Read a YAML file on top of its `base`.
+    Read a YAML file on top of its `base`, one file or a list.
 
     Args:
         path (`Path`):
             YAML file.
 
     Returns:
-        `dict`: Keys of both, the file's own winning.
+        `dict`: Keys of all, later bases winning over earlier ones and the file's own over both.
 
     Raises:
         `ValueError`: If a file is no YAML mapping.
@@ -90,5 +93,8 @@ def read_config(path: Path) -> dict:
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold `key: value` lines, got {type(config).__name__}.")
-    base = config.pop("base", None)
-    return {**read_config(find_config(f"{path.parent}/{base}", path.parent)), **config} if base else config
+    bases = config.pop("base", [])
+    merged: dict = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged |= read_config(find_config(f"{path.parent}/{base}", path.parent))
+    return merged | config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trl import GRPOConfig, ModelConfig
+from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from longact_trl import LongActConfig
 from longact_trl.recipe_config import parse_recipe, read_config
@@ -16,10 +16,16 @@ from longact_trl.recipe_config import parse_recipe, read_config
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 sys.path.insert(0, str(RECIPES))
+import sft_cold_start  # noqa: E402
 from grpo_longact import RecipeArguments  # noqa: E402  (a script, not a package)
 
 
-TRAINING = sorted(p for p in RECIPES.rglob("*.yaml") if "model_name_or_path" in p.read_text())
+ALL = sorted(RECIPES.rglob("*.yaml"))
+RUNS = [p for p in ALL if "model_name_or_path" in read_config(p)]  # the others are bases and mixtures
+SFT = [p for p in RUNS if p.name.startswith("sft_")]
+TRAINING = [p for p in RUNS if p not in SFT]
+PAPER_ARMS = ("dense", "lambda_02", "lambda_04", "random", "min", "grpo", "clip_cov", "kl_cov")
+ARMS = [("", ""), ("sft_", ""), *[("paper/", f"_{arm}") for arm in PAPER_ARMS]]  # λ = 0.3 and the cold start first
 CPU = ["--use_cpu", "true", "--bf16", "false"]  # this machine, not the recipe's
 
 
@@ -27,15 +33,58 @@ def parse(*argv: str):
     return parse_recipe((RecipeArguments, LongActConfig, ModelConfig), [*argv, *CPU], RECIPES)
 
 
-def test_every_training_config_is_found():
-    assert {p.name for p in TRAINING} >= {"qwen3_8b.yaml", "qwen3_4b.yaml", "quickstart.yaml"}
+def test_every_config_is_found():
+    names = {p.relative_to(RECIPES).as_posix() for p in RUNS}
+    assert len(names) == len(ARMS) * 2 + 2 == 22  # and the two that run on a CPU
+    arms = {f"{folder}qwen3_{size}{suffix}.yaml" for folder, suffix in ARMS for size in ("8b", "4b")}
+    assert names == {"quickstart.yaml", "sft_tiny.yaml"} | arms
+    bases = {"grpo_base.yaml", "sft_base.yaml", "mixture.yaml"}
+    bases |= {f"paper/{arm}_arm.yaml" for arm in ("grpo", "clip_cov", "kl_cov")}
+    assert {p.relative_to(RECIPES).as_posix() for p in ALL} == names | bases
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.stem)
 def test_every_training_config_parses(path):
     script_args, args, _ = parse("--config", str(path))
-    assert (RECIPES / script_args.mixture).is_file()
+    assert script_args.mixture is None or (RECIPES / script_args.mixture).is_file()
+    assert bool(script_args.mixture) != bool(script_args.dataset_name)
     assert args.generation_batch_size % args.num_generations == 0
+
+
+@pytest.mark.parametrize("path", SFT, ids=lambda p: p.stem)
+def test_every_cold_start_parses(path):
+    types = (sft_cold_start.RecipeArguments, SFTConfig, ModelConfig)
+    script_args, args, _ = parse_recipe(types, ["--config", str(path), *CPU], RECIPES)
+    assert script_args.dataset_name and args.packing and args.completion_only_loss
+
+
+def test_no_two_runs_write_into_one_folder():
+    folders = [read_config(path)["output_dir"] for path in RUNS]
+    assert len(set(folders)) == len(folders)
+
+
+def difference(arm: str, size: str) -> dict:
+    """Keys in which an arm differs from the λ = 0.3 run, the folder apart."""
+    ours, main = (read_config(RECIPES / name) for name in (f"paper/qwen3_{size}_{arm}.yaml", f"qwen3_{size}.yaml"))
+    assert main["model_name_or_path"] == f"Qwen/Qwen3-{size.upper()}"
+    return {key: value for key, value in ours.items() if value != main.get(key) and key != "output_dir"}
+
+
+@pytest.mark.parametrize("size", ["8b", "4b"])
+def test_an_arm_differs_in_what_it_is_about(size):
+    dense = {"strategy": "dense"}
+    clip_cov = {"policy_loss": "clip_cov", "clip_cov_ratio": 2e-4, "clip_cov_lb": 1.0, "clip_cov_ub": 5.0}
+    kl_cov = {"policy_loss": "kl_cov", "kl_cov_ratio": 2e-3, "kl_cov_coef": 1.0, "steps_per_generation": 32}
+    assert {arm: difference(arm, size) for arm in PAPER_ARMS} == {
+        "dense": dense,
+        "lambda_02": {"sparsity_ratio": 0.2},
+        "lambda_04": {"sparsity_ratio": 0.4},
+        "random": {"strategy": "random"},
+        "min": {"strategy": "min"},
+        "grpo": {**dense, "loss_type": "grpo", "epsilon_high": 0.2},
+        "clip_cov": {**dense, **clip_cov, "epsilon": 1.0, "epsilon_high": 1.0},
+        "kl_cov": {**dense, **kl_cov},
+    }
 
 
 @pytest.mark.parametrize("name", ["qwen3_8b.yaml", "qwen3_4b.yaml"])
@@ -51,10 +100,15 @@ def test_the_papers_settings(name):
 
 
 def test_every_value_says_where_it_is_from():
-    keys = [line for line in (RECIPES / "grpo_base.yaml").read_text().splitlines() if line[:1].isalpha()]
+    lines = {path: [line for line in path.read_text().splitlines() if line[:1].isalpha()] for path in ALL}
     settings = {"epsilon", "epsilon_high", "learning_rate", "sparsity_ratio", "num_generations", "temperature"}
     settings |= {"max_completion_length", "vllm_max_model_length", "loss_type", "weight_decay", "warmup_steps"}
-    assert settings <= {line.split(":")[0] for line in keys if "#" in line}
+    sft = {"max_rows", "max_length", "packing", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps"}
+    for name, keys in {"grpo_base.yaml": settings, "sft_base.yaml": sft}.items():
+        assert keys <= {line.split(":")[0] for line in lines[RECIPES / name] if "#" in line}
+    for path in (RECIPES / "paper").iterdir():
+        for line in lines[path]:
+            assert "#" in line or line.split(":")[0] in ("base", "output_dir"), (path.name, line)
 
 
 def test_a_bare_name_is_looked_up_beside_the_recipe_and_a_path_is_a_path(tmp_path, monkeypatch):
@@ -67,6 +121,17 @@ def test_a_bare_name_is_looked_up_beside_the_recipe_and_a_path_is_a_path(tmp_pat
         parse("--config", "mine.yaml")
 
 
+def test_a_path_is_looked_up_beside_the_recipe_where_the_working_directory_has_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse("--config", "paper/qwen3_8b_dense.yaml")[1].strategy == "dense"
+    for name in ("./qwen3_8b.yaml", "../qwen3_8b.yaml", "paper/qwen3_7b_dense.yaml"):
+        with pytest.raises(ValueError, match=r"no config .*paper/qwen3_8b_dense\.yaml"):
+            parse("--config", name)
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "qwen3_8b_dense.yaml").write_text("strategy: min\noutput_dir: runs/mine\n")
+    assert parse("--config", "paper/qwen3_8b_dense.yaml")[1].strategy == "min"
+
+
 def test_the_command_line_wins(tmp_path):
     args = parse("--config", "qwen3_8b.yaml", "--sparsity_ratio", "0.2", "--num_generations", "8")[1]
     assert (args.sparsity_ratio, args.num_generations, args.learning_rate) == (0.2, 8, 1e-6)
@@ -76,6 +141,9 @@ def test_a_file_overrides_its_base(tmp_path):
     (tmp_path / "base.yaml").write_text("a: 1\nb: 2\n")
     (tmp_path / "child.yaml").write_text("base: base.yaml\nb: 3\n")
     assert read_config(tmp_path / "child.yaml") == {"a": 1, "b": 3}
+    (tmp_path / "other.yaml").write_text("a: 4\nc: 5\n")
+    (tmp_path / "child.yaml").write_text("base: [base.yaml, other.yaml]\nc: 6\n")
+    assert read_config(tmp_path / "child.yaml") == {"a": 4, "b": 2, "c": 6}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +182,8 @@ def test_the_users_command_goes_as_far_as_the_download(tmp_path):
 def test_trl_still_has_the_fields_that_the_recipes_set():
     fields = {*GRPOConfig.__dataclass_fields__, *RecipeArguments.__dataclass_fields__}
     fields |= {*LongActConfig.__dataclass_fields__, *ModelConfig.__dataclass_fields__}
-    for path in RECIPES.glob("*.yaml"):
+    fields |= {*SFTConfig.__dataclass_fields__, *sft_cold_start.RecipeArguments.__dataclass_fields__}
+    for path in ALL:
         config = yaml.safe_load(path.read_text())
         if "sources" not in config:
             assert set(config) - {"base"} <= fields, path.name
