@@ -59,6 +59,12 @@ class LongActConfig(GRPOConfig):
             KL-Cov: share of a generation batch's tokens that is penalised, those of highest covariance.
         kl_cov_coef (`float`, *optional*, defaults to `1.0`):
             KL-Cov: weight of the penalty |log π − log π_old|.
+        dynamic_sampling (`bool`, *optional*, defaults to `False`):
+            Train only on groups whose completions earn different answer rewards (DAPO, sec. 3.2): sample other
+            prompts in place of the rest. What varies is the reward function named `answer_reward`, or the sum of all
+            where there is none of that name.
+        max_resamples (`int`, *optional*, defaults to `10`):
+            How many further batches `dynamic_sampling` generates at most before it goes on with the groups it has.
     """
 
     sparsity_ratio: float = field(
@@ -129,6 +135,21 @@ class LongActConfig(GRPOConfig):
         },
     )
     kl_cov_coef: float = field(default=1.0, metadata={"help": "KL-Cov: weight of the penalty |log π − log π_old|."})
+    dynamic_sampling: bool = field(
+        default=False,
+        metadata={
+            "help": "Train only on groups whose completions earn different answer rewards (DAPO, sec. 3.2): sample "
+            "other prompts in place of the rest. What varies is the reward function named `answer_reward`, or the sum "
+            "of all where there is none of that name."
+        },
+    )
+    max_resamples: int = field(
+        default=10,
+        metadata={
+            "help": "How many further batches `dynamic_sampling` generates at most before it goes on with the groups "
+            "it has."
+        },
+    )
     epsilon_high: float | None = field(
         default=0.28,
         metadata={
@@ -154,6 +175,11 @@ class LongActConfig(GRPOConfig):
             check_sparsity_ratio(self.sparsity_ratio)
         if self.heatmap_steps < 0:
             raise ValueError(f"`heatmap_steps` must be 0 (never) or a number of steps, got {self.heatmap_steps}.")
+        if self.max_resamples < 1:
+            raise ValueError(
+                f"`max_resamples` must be a positive number of generation batches, got {self.max_resamples}. Write "
+                "`dynamic_sampling=False` to sample once."
+            )
         super().__post_init__()
         check_policy_loss(self)
         if self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:

@@ -1,11 +1,10 @@
-"""LongAct as a subclass of TRL's GRPOTrainer: only what changes."""
+"""LongAct as a subclass of TRL's GRPOTrainer: only what changes. Dynamic sampling is between the two."""
 
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate.utils import is_peft_model
-from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
@@ -25,10 +24,11 @@ from .preflight import (
     load_processing_class,
     window_of,
 )
+from .sampling import DynamicSamplingTrainer
 from .vllm_cpu import keep_weights_loadable
 
 
-class LongActTrainer(GRPOTrainer):
+class LongActTrainer(DynamicSamplingTrainer):
     """
     [`~trl.GRPOTrainer`] whose W_Q and W_K learn only in the rows behind each head's highest-magnitude channels,
     selected anew at every optimizer step. Everything else is GRPOTrainer's, and so is the trained model.

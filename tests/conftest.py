@@ -125,12 +125,15 @@ def make_trainer(
     reward=spread_reward,
     **kwargs,
 ) -> LongActTrainer:
-    """A trainer of the tiny Qwen3; `kwargs` are the trainer's arguments where it has them, else training arguments."""
+    """
+    A trainer of the tiny Qwen3 with one reward or a list of them; `kwargs` are the trainer's arguments where it has
+    them, else training arguments.
+    """
     names = ("eval_dataset", "peft_config", "callbacks", "optimizers")
     extra = {name: kwargs.pop(name) for name in names if name in kwargs}
     return trainer_class(
         make_model() if model is None else model,
-        [reward],
+        reward if isinstance(reward, list) else [reward],
         make_args(output_dir, **kwargs),
         make_prompts(),
         processing_class=make_tokenizer(),

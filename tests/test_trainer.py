@@ -269,6 +269,8 @@ def test_a_saved_model_is_a_plain_checkpoint(tmp_path):
 SIGNATURES = {
     GRPOTrainer._prepare_inputs: ["self", "generation_batch"],
     GRPOTrainer._generate_and_score_completions: ["self", "inputs"],
+    GRPOTrainer._generate: ["self", "prompts"],
+    GRPOTrainer._calculate_rewards: ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     GRPOTrainer._get_per_token_logps_and_entropies: [
         "self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size",
     ],
