@@ -38,7 +38,7 @@ def test_every_config_is_found():
     assert len(names) == len(ARMS) * 2 + 2 == 22  # and the two that run on a CPU
     arms = {f"{folder}qwen3_{size}{suffix}.yaml" for folder, suffix in ARMS for size in ("8b", "4b")}
     assert names == {"quickstart.yaml", "sft_tiny.yaml"} | arms
-    bases = {"grpo_base.yaml", "sft_base.yaml", "mixture.yaml"}
+    bases = {"grpo_base.yaml", "sft_base.yaml", "mixture.yaml", "quickstart_data.yaml"}
     bases |= {f"paper/{arm}_arm.yaml" for arm in ("grpo", "clip_cov", "kl_cov")}
     assert {p.relative_to(RECIPES).as_posix() for p in ALL} == names | bases
 
