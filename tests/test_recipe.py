@@ -81,7 +81,7 @@ def test_an_arm_differs_in_what_it_is_about(size):
         "lambda_04": {"sparsity_ratio": 0.4},
         "random": {"strategy": "random"},
         "min": {"strategy": "min"},
-        "grpo": {**dense, "loss_type": "grpo", "epsilon_high": 0.2},
+        "grpo": {**dense, "loss_type": "grpo", "epsilon_high": 0.2, "dynamic_sampling": False, "overlong_buffer": 0},
         "clip_cov": {**dense, **clip_cov, "epsilon": 1.0, "epsilon_high": 1.0},
         "kl_cov": {**dense, **kl_cov},
     }

@@ -13,7 +13,7 @@ from noting import NotingTrainer, answer_reward, length_reward, prompt_number
 from test_resume import assert_same_weights, run_in_one_and_in_two
 
 from longact_trl import LongActTrainer, measure_magnitudes
-from longact_trl.sampling import answer_rewards, draw_prompts, reward_statistics, varying_groups
+from longact_trl.groups import answer_rewards, draw_prompts, reward_statistics, varying_groups
 
 
 SETTINGS = {"dynamic_sampling": True, "per_device_train_batch_size": 8, "num_generations": 4, "max_steps": 4}
