@@ -32,6 +32,7 @@ CONFIG = "quickstart.yaml"
 NUM_HELD_OUT = 300
 HELD_OUT_SEED = 1000  # of the split "test", whose key-value pairs training never asks for
 PICTURE = "quickstart.png"
+NUM_THREADS = 1  # the matrices are so small that threads mostly wait for each other, most of all on a busy machine
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     console.print(f"    {accuracy_by_task(before, tasks)['all']} of {NUM_HELD_OUT} held-out answers are right.")
 
     console.print("2/3 Training. Watch [bold]reward[/bold] rise:")
-    finished = subprocess.run(command)
+    finished = subprocess.run(command, env={"OMP_NUM_THREADS": str(NUM_THREADS), **os.environ})
     if finished.returncode:
         console.print("[red]Training stopped with an error; what it says stands above.[/red]")
         sys.exit(finished.returncode)
@@ -110,6 +111,7 @@ def measure(model_dir: Path, held_out: Dataset, max_new_tokens: int, title: str)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    torch.set_num_threads(NUM_THREADS)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     sampled, greedy = (
