@@ -142,10 +142,9 @@ def introduction(config: dict, output_dir: Path, command: list[str]) -> Panel:
 
 def accuracy_table(before: dict[str, Interval], after: dict[str, Interval], gain: Interval) -> Table:
     table = Table(
-        title="Held-out accuracy, greedy decoding (95 % interval)",
+        title="Held-out accuracy, sampled as in training (95 % interval)",
         min_width=64,  # of the caption
-        caption=f"Gain on the same prompts: {100 * gain.value:+.1f} points "
-        f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}).",
+        caption=f"Gain on the same {NUM_HELD_OUT} prompts: {points(gain)}.",
         title_justify="left",
         caption_justify="left",
     )
