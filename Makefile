@@ -13,7 +13,7 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 quickstart: $(VENV)/.core
-	@echo "==> Training the embedded model with LongAct (about 8 minutes on two cores)"
+	@echo "==> Training the embedded model with LongAct (about 5 minutes)"
 	@$(BIN)/python -m longact_trl.quickstart
 
 test: $(VENV)/.test
