@@ -1,6 +1,7 @@
 """Which checkpoint a run continues from, and what TRL does not write into it."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,17 +152,25 @@ def load_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:
             The trainer.
         checkpoint (`str` or `Path`):
             Checkpoint folder.
+
+    Raises:
+        `ValueError`: If this run cuts a generation into another number of steps.
     """
     file = _rollouts_file(trainer, checkpoint)
     if not file.is_file():
         return
     with safe_open(file, "pt") as saved:
         trainer._step = int(saved.metadata()["step"])
-        batches: list[dict] = [{} for _ in range(trainer.args.steps_per_generation)]
+        batches: dict[int, dict] = defaultdict(dict)
         for name in saved.keys():
             index, key = name.split("/", 1)
             batches[int(index)][key] = saved.get_tensor(name).to(trainer.accelerator.device)
-    trainer._buffered_inputs = batches if batches[0] else None
+    if len(batches) not in (0, trainer.args.steps_per_generation):
+        raise ValueError(
+            f"{checkpoint} was written in the middle of a generation with `steps_per_generation={len(batches)}`. "
+            f"Resume with the same value, not {trainer.args.steps_per_generation}."
+        )
+    trainer._buffered_inputs = [batches[i] for i in range(len(batches))] or None
 
 
 def _rollouts_file(trainer: "LongActTrainer", checkpoint: str | Path) -> Path:

@@ -248,3 +248,10 @@ def test_a_dense_checkpoint_does_not_become_a_masked_one(tmp_path, finished_run)
     dense = make_trainer(tmp_path, max_steps=2, strategy="dense", **kwargs)
     dense.train(resume_from_checkpoint="auto")
     assert dense.state.global_step == 2
+
+
+def test_a_generation_is_not_resumed_in_other_pieces(tmp_path):
+    settings = {**SETTINGS, "save_steps": 1}
+    make_trainer(tmp_path, callbacks=[StopAt(1)], steps_per_generation=4, **settings).train()
+    with pytest.raises(ValueError, match="with `steps_per_generation=4`. Resume with the same value, not 2"):
+        make_trainer(tmp_path, steps_per_generation=2, **settings).train(resume_from_checkpoint="auto")
