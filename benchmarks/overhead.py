@@ -49,7 +49,7 @@ TARGETS = {"step": 1.02, WITHOUT_GENERATION: 1.02, "peak memory": 1.01}
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder or Hub id (default: SmolLM2-135M-Instruct from the package index)")
-    parser.add_argument("--pairs", type=int, default=4, help="turns of each trainer that count")
+    parser.add_argument("--pairs", type=int, default=3, help="turns of each trainer that count")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of a turn")
     parser.add_argument("--prompt-length", type=int, default=1024)
     parser.add_argument("--completion-length", type=int, default=16)
@@ -245,25 +245,15 @@ def measure(variants: list[str], pairs: int, console: Console) -> tuple[dict, di
 def report(turns: dict, parts: dict, console: Console) -> dict[str, dict[str, float]]:
     """Print ratios and shares; return the median ratios."""
     medians: dict[str, dict[str, float]] = {}
-    table = Table(
-        "saliency_source",
-        "",
-        "stock",
-        "LongAct",
-        "ratio",
-        "range",
-        "target",
-        title="LongAct against stock GRPO, per optimizer step",
-    )
-    for variant in parts:
+    for variant, turn in parts.items():
         medians[variant] = {}
+        table = Table("", "stock", "LongAct", "ratio", "range", "target", title=f"LongAct ({variant}), a step")
         for name, target in TARGETS.items():
-            stock, ours = ([turn[name] for turn in turns[v]] for v in (STOCK, variant))
+            stock, ours = ([counted[name] for counted in turns[v]] for v in (STOCK, variant))
             ratios = [b / a for a, b in zip(stock, ours, strict=True)]
             medians[variant][name] = statistics.median(ratios)
             unit = "GiB" if name == "peak memory" else "s"
             table.add_row(
-                variant,
                 name,
                 f"{statistics.median(stock):.2f} {unit}",
                 f"{statistics.median(ours):.2f} {unit}",
@@ -271,14 +261,13 @@ def report(turns: dict, parts: dict, console: Console) -> dict[str, dict[str, fl
                 f"{min(ratios):.3f}–{max(ratios):.3f}",
                 f"≤ {target}",
             )
-    console.print(table)
-    table = Table("saliency_source", "", "ms per step", "share", "share without generation", title="Parts of LongAct")
-    for variant, turn in parts.items():
+        console.print(table)
+        table = Table("its parts", "ms a step", "share", "without generation")
         for name in ("magnitude hooks", "refresh", "gradient hooks", "extra forward pass"):
             if name in turn:
                 shares = (f"{turn[name] / turn[total]:.2%}" for total in ("step", WITHOUT_GENERATION))
-                table.add_row(variant, name, f"{1000 * turn[name]:.1f}", *shares)
-    console.print(table)
+                table.add_row(name, f"{1000 * turn[name]:.1f}", *shares)
+        console.print(table)
     return medians
 
 
