@@ -77,6 +77,7 @@ def make_trainer(variant: str, options: argparse.Namespace, output_dir: str):
     from trl import GRPOConfig, GRPOTrainer
 
     from longact_trl import LongActConfig, LongActTrainer
+    from longact_trl.vllm_cpu import keep_weights_loadable
 
     on_gpu = torch.cuda.is_available()
     settings = {
@@ -108,6 +109,8 @@ def make_trainer(variant: str, options: argparse.Namespace, output_dir: str):
     ids = tokenizer(TEXT * (room // 16 + 2))["input_ids"]
     prompts = [[{"role": "user", "content": tokenizer.decode(ids[i : i + room])}] for i in range(16)]
     dataset = Dataset.from_dict({"prompt": prompts})
+    if options.vllm:
+        keep_weights_loadable()  # LongActTrainer does so itself; on a CPU stock GRPOTrainer cannot update vLLM without
     if variant == STOCK:
         return GRPOTrainer(options.model, distinct_characters, GRPOConfig(output_dir, **settings), dataset)
     config = LongActConfig(output_dir, saliency_source=variant, **settings)
