@@ -1,6 +1,6 @@
 """A pretrained model, vLLM in the trainer's process, two optimizer steps: the whole loop as a user runs it.
 
-The run is a process of its own (this file as a script), because a vLLM engine keeps what it has until that ends.
+The run is a process of its own (this file as a script): a vLLM engine keeps what it has until that ends.
 """
 
 import json
