@@ -167,9 +167,8 @@ class LongActTrainer(DynamicSamplingTrainer):
             return nullcontext()  # evaluation, or the reference
         if not torch.is_grad_enabled():
             return self.mask_refresh.observe_scoring()
-        step_ends = (
-            self._step - self._step % self.args.gradient_accumulation_steps + self.args.gradient_accumulation_steps
-        )
+        accumulated = self.args.gradient_accumulation_steps
+        step_ends = (self._step // accumulated + 1) * accumulated  # in micro-batches, as TRL counts them
         return self.mask_refresh.observe_training(next_step_generates=step_ends % self._generate_every == 0)
 
     @property
