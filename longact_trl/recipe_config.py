@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from trl import TrlParser
+from trl import ModelConfig, TrlParser
 
 
 def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_dir: str | Path) -> tuple:
@@ -98,3 +98,20 @@ def read_config(path: Path) -> dict:
     for base in [bases] if isinstance(bases, str) else bases:
         merged |= read_config(find_config(f"{path.parent}/{base}", path.parent))
     return merged | config
+
+
+def model_init_kwargs(model_args: ModelConfig, given: dict | None) -> dict:
+    """
+    What a trainer loads the model with.
+
+    Args:
+        model_args (`ModelConfig`):
+            Revision, dtype and attention implementation.
+        given (`dict`, *optional*):
+            The trainer's own `model_init_kwargs`, which win.
+
+    Returns:
+        `dict`: Keyword arguments of `from_pretrained`.
+    """
+    names = {"revision": "model_revision", "dtype": "dtype", "attn_implementation": "attn_implementation"}
+    return {**{key: getattr(model_args, name) for key, name in names.items()}, **(given or {})}

@@ -27,7 +27,7 @@ from longact_trl.checkpoints import resolve_resume
 from longact_trl.data.mixture import load_mixture
 from longact_trl.data.rows import read_source
 from longact_trl.preflight import load_processing_class
-from longact_trl.recipe_config import find_config, parse_recipe
+from longact_trl.recipe_config import find_config, model_init_kwargs, parse_recipe
 from longact_trl.rewards import prefills_think
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
 
     args.resume_from_checkpoint = resolve_resume(args.resume_from_checkpoint, args.output_dir)
-    args.model_init_kwargs = model_init_kwargs(args, model_args)
+    args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
     tokenizer = load_processing_class(model_args.model_name_or_path, args)
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
         dataset = load_prompts(script_args)
@@ -95,12 +95,6 @@ def main(argv: list[str]) -> None:
     trainer.accelerator.print(f"Model saved to {args.output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
-
-
-def model_init_kwargs(args: LongActConfig, model_args: ModelConfig) -> dict:
-    kwargs = {"revision": model_args.model_revision, "dtype": model_args.dtype}
-    kwargs |= {"attn_implementation": model_args.attn_implementation}
-    return {**kwargs, **(args.model_init_kwargs or {})}
 
 
 def load_prompts(script_args: RecipeArguments):

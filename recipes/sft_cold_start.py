@@ -23,7 +23,7 @@ from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_co
 from longact_trl.checkpoints import resolve_resume
 from longact_trl.data.am_deepseek import HUB_ID, load_am_deepseek
 from longact_trl.data.synthetic import make_dataset
-from longact_trl.recipe_config import parse_recipe
+from longact_trl.recipe_config import model_init_kwargs, parse_recipe
 
 
 RECIPES = Path(__file__).parent
@@ -61,12 +61,7 @@ class RecipeArguments(ScriptArguments):
 def main(argv: list[str]) -> None:
     script_args, args, model_args = parse_recipe((RecipeArguments, SFTConfig, ModelConfig), argv, RECIPES)
     args.resume_from_checkpoint = resolve_resume(args.resume_from_checkpoint, args.output_dir)
-    args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "dtype": model_args.dtype,
-        "attn_implementation": model_args.attn_implementation,
-        **(args.model_init_kwargs or {}),
-    }
+    args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
         dataset = load_demonstrations(script_args, args.seed)
 
