@@ -11,7 +11,7 @@ Two stages, 800 and 110 steps:
 
 Left out from the paper: everything; LongAct starts from the model that this recipe ends with.
 
-Hardware: one CPU core, about five minutes. Launch from the repository root:
+Hardware: one CPU core, some minutes. Launch from the repository root:
 
     python recipes/embedded_model.py
 
