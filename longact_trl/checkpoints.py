@@ -101,6 +101,28 @@ def resolve_resume(resume_from_checkpoint: str | bool | None, output_dir: str | 
     return None
 
 
+def how_to_continue(output_dir: str | Path, step: int) -> str:
+    """
+    What a user whose run has stopped wants to know.
+
+    Args:
+        output_dir (`str` or `Path`):
+            Directory of the run.
+        step (`int`):
+            Optimizer steps done.
+
+    Returns:
+        `str`: From which checkpoint the run can be continued, and how.
+    """
+    newest = newest_complete_checkpoint(output_dir)
+    if newest is None:
+        return f"LongAct stopped after step {step}. {output_dir} has no complete checkpoint to continue from."
+    return (
+        f"LongAct stopped after step {step}. {newest} is complete: once the cause above is removed, continue from it "
+        "with `resume_from_checkpoint='auto'`."
+    )
+
+
 def check_strategy(checkpoint: str | Path, strategy: str) -> None:
     """
     Check that a checkpoint's optimizer has the parameter groups that this run would make: masked projections have

@@ -23,6 +23,7 @@ from trl import GRPOTrainer
 
 from .checkpoints import STATE_DIR
 from .groups import answer_rewards, draw_prompts, reward_statistics, varying_groups
+from .watchdog import exits_when_it_hangs
 
 
 SAMPLING_FILE = "sampling.json"
@@ -96,16 +97,20 @@ class DynamicSamplingTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         if self._known_rewards is None:
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            return self._call_rewards(inputs, prompts, completions, completion_ids_list)
         rewards, self._known_rewards = self._known_rewards, None
         return rewards
+
+    def _call_rewards(self, *args):
+        with exits_when_it_hangs("A reward function", self.args.ddp_timeout):
+            return super()._calculate_rewards(*args)
 
     def _generate_and_reward(self, prompts: list, inputs: list[dict[str, Any]]) -> "_Batch":
         """One generation batch. A collective: every rank calls it equally often, with equally many prompts."""
         generation = _Generation(*super()._generate(prompts))
         if generation.images is not None:
             raise ValueError("`dynamic_sampling` exchanges text only, but these prompts have images.")
-        rewards = super()._calculate_rewards(inputs, prompts, generation.completions, generation.completion_ids)
+        rewards = self._call_rewards(inputs, prompts, generation.completions, generation.completion_ids)
         columns = {f: list(getattr(generation, f)) for f in PER_COMPLETION if getattr(generation, f) is not None}
         columns |= {EXTRA + name: values for name, values in self._pending_extra_logs.items()}
         self._pending_extra_logs.clear()

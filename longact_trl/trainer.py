@@ -9,7 +9,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from .callback import MaskRefreshCallback
-from .checkpoints import check_strategy, load_rollouts, resolve_resume, save_rollouts
+from .checkpoints import check_strategy, how_to_continue, load_rollouts, resolve_resume, save_rollouts
 from .config import LongActConfig
 from .frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
@@ -158,9 +158,15 @@ class LongActTrainer(DynamicSamplingTrainer):
     def _compute_loss(self, model, inputs):
         self._loss_inputs = dict(inputs)  # TRL reads its advantages after the forward pass
         try:
-            return super()._compute_loss(model, self._loss_inputs)
+            loss = super()._compute_loss(model, self._loss_inputs)
         finally:
             self._loss_inputs = {}
+        if not loss.isfinite():  # before it reaches a weight
+            raise ValueError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}. Look at this step's rewards and "
+                "completions, train in bfloat16 rather than float16, or lower the learning rate."
+            )
+        return loss
 
     def _observation_of(self, model):
         if not self.model.training or model is self.ref_model or _adapter_is_off(self.mask_refresh.projections):
@@ -202,6 +208,7 @@ class LongActTrainer(DynamicSamplingTrainer):
         Raises:
             `ValueError`: If `output_dir` holds another run's checkpoints and none is resumed from, or if the
                 checkpoint does not fit this run.
+            `Exception`: Whatever stops a run carries a note that says from where it can be continued.
         """
         if self.state.global_step == 0:
             resume_from_checkpoint = resolve_resume(resume_from_checkpoint, self.args.output_dir)
@@ -209,6 +216,9 @@ class LongActTrainer(DynamicSamplingTrainer):
                 check_strategy(resume_from_checkpoint, self.args.strategy)
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except Exception as error:
+            error.add_note(how_to_continue(self.args.output_dir, self.state.global_step))
+            raise
         finally:
             self.mask_refresh.detach()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 
@@ -20,8 +19,9 @@ from longact_trl.magnitude import MagnitudeObserver  # noqa: E402
 from longact_trl.projections import find_projections  # noqa: E402
 
 
-BACKEND, MODEL, OUT = sys.argv[1:]
+BACKEND, MODEL, OUT, *ADAPTER = sys.argv[1:]
 ZERO = BACKEND.startswith("zero")
+LORA = ADAPTER == ["lora"]
 
 
 def check_magnitudes() -> None:
@@ -66,7 +66,16 @@ def make_trainer(name: str, callbacks=(), **kwargs) -> LongActTrainer:
         "disable_tqdm": True,
     }
     args = LongActConfig(f"{OUT}/{name}", **{**settings, **kwargs})
-    return LongActTrainer(MODEL, spread_reward, args, make_prompts(), callbacks=list(callbacks))
+    adapter = {}
+    if LORA:
+        from peft import LoraConfig
+
+        # B starts at zero by default, which would leave A without a gradient in the first step.
+        adapter["peft_config"] = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    trainer = LongActTrainer(MODEL, spread_reward, args, make_prompts(), callbacks=list(callbacks), **adapter)
+    if not ZERO:  # transformers maps the optimizer's state to "cpu:0", which torch.load refuses; a GPU's name it takes
+        args.__dict__["_setup_devices"] = torch.device("cpu")
+    return trainer
 
 
 def whole(param: torch.Tensor) -> torch.Tensor:
@@ -97,8 +106,14 @@ def weights(trainer: LongActTrainer) -> dict[str, torch.Tensor]:
 
 
 def masks_by_parameter(trainer: LongActTrainer) -> dict[str, torch.Tensor]:
-    masks = trainer.mask_refresh.masks
-    return {f"{name}.weight": mask for name, mask in masks.items()}
+    return {name: trainer.mask_refresh.masks[projection] for name, projection in masked_parameters(trainer).items()}
+
+
+def masked_parameters(trainer: LongActTrainer) -> dict[str, str]:
+    """Name of a parameter to that of the projection whose rows it has."""
+    names = {id(param): name for name, param in trainer.model.named_parameters()}
+    projections = trainer.mask_refresh.projections
+    return {names[id(param)]: p.name for p in projections for param in row_parameters(p.module)}
 
 
 class PoisonUnselectedRows(TrainerCallback):
@@ -122,7 +137,7 @@ class FrozenRowsStayFrozen(TrainerCallback):
     steps = 0
 
     def snapshot(self):
-        params = {n: p for n, p in self.trainer.model.named_parameters() if "q_proj" in n or "k_proj" in n}
+        params = {n: p for n, p in self.trainer.model.named_parameters() if n in masked_parameters(self.trainer)}
         copies = {n: whole(p) for n, p in params.items()}
         return copies, {n: master(p) for n, p in params.items()} if ZERO else {}
 
@@ -157,7 +172,9 @@ def run(trainer: LongActTrainer, **kwargs) -> dict[str, torch.Tensor]:
 def check_gradients() -> None:
     """One SGD step at learning rate 1 turns gradients into weights: masked = dense masked by hand, to the bit."""
     step = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
-    start = load_file(f"{MODEL}/model.safetensors")
+    start = weights(make_trainer("start", **step))
+    for weight in start.values():
+        dist.broadcast(weight, 0)  # under FSDP2 the other ranks receive theirs only when training begins
     dense = run(make_trainer("dense", strategy="dense", **step))
     trainer = make_trainer("massive", callbacks=[PoisonUnselectedRows()], **step)
     masked = run(trainer)
@@ -166,7 +183,8 @@ def check_gradients() -> None:
     for name in dense:
         expected = torch.where(masks[name][:, None], dense[name], start[name]) if name in masks else dense[name]
         assert torch.equal(expected, masked[name]), (name, (expected - masked[name]).abs().max())
-        assert not torch.equal(dense[name], start[name]), f"{name} has no gradient"
+        if "lora_" in name or not LORA:
+            assert not torch.equal(dense[name], start[name]), f"{name} has no gradient"
 
 
 def check_frozen_rows() -> None:
@@ -196,6 +214,5 @@ if __name__ == "__main__":
     if BACKEND == "ddp":
         check_magnitudes()
     check_frozen_rows()
-    if ZERO:  # elsewhere transformers maps the optimizer's state to "cpu:0", which torch.load refuses
-        check_resume()
+    check_resume()
     print(f"OK {BACKEND} rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}", flush=True)

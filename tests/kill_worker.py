@@ -1,0 +1,88 @@
+"""
+Trains a run that is killed again and again, in turn while it saves, trains and generates; prints how often in which.
+
+Each attempt is a forked child that continues from the newest complete checkpoint. The parent has the imports, which
+would take most of each attempt, and has not run a model.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from multiprocessing import Value
+from pathlib import Path
+
+from conftest import make_model, make_trainer
+
+from longact_trl import LongActTrainer
+
+
+OUT, KILLS = Path(sys.argv[1]), int(sys.argv[2])
+PHASES = ["other", "save", "step", "generation"]
+SETTINGS = {"max_steps": 90, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 3, "steps_per_generation": 2}
+phase = Value("i", 0)
+entered = Value("i", 0)  # how often the phase in question was entered since the attempt began
+wanted = Value("i", 0)
+
+
+def during(name: str, method: str):
+    def wrapped(self, *args, **kwargs):
+        before, phase.value = phase.value, PHASES.index(name)
+        entered.value += phase.value == wanted.value
+        try:
+            return getattr(super(Killed, self), method)(*args, **kwargs)
+        finally:
+            phase.value = before
+
+    return wrapped
+
+
+class Killed(LongActTrainer):
+    _save_checkpoint = during("save", "_save_checkpoint")
+    training_step = during("step", "training_step")
+    _generate = during("generation", "_generate")
+
+
+def attempt() -> None:
+    trainer = make_trainer(OUT, make_model(seed=os.getpid()), trainer_class=Killed, **SETTINGS)
+    trainer.train(resume_from_checkpoint="auto")
+    trainer.save_model(OUT / "final")
+
+
+def start() -> int:
+    phase.value = entered.value = 0
+    child = os.fork()
+    if not child:
+        try:
+            attempt()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def kill(child: int, rng: random.Random) -> int | None:
+    """Kill in the wanted phase, the first to third time it comes; the phase it hit, `None` if the run ended first."""
+    times, delay = rng.randint(1, 3), rng.choice([0, 0.005, 0.02, 0.05])
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if phase.value == wanted.value and entered.value >= times:
+            time.sleep(delay)
+            os.kill(child, signal.SIGKILL)
+            assert os.waitpid(child, 0)[1] == signal.SIGKILL
+            return phase.value
+        time.sleep(0.0005)
+    return None
+
+
+if __name__ == "__main__":
+    rng, hits = random.Random(0), dict.fromkeys(PHASES, 0)
+    while sum(hits.values()) < KILLS:
+        wanted.value = 1 + sum(hits.values()) % 3
+        hit = kill(start(), rng)
+        assert hit is not None, f"it ended after {hits}"
+        hits[PHASES[hit]] += 1
+    assert os.waitpid(start(), 0)[1] == 0
+    print("HITS", *(f"{name}={count}" for name, count in hits.items()), flush=True)
