@@ -27,8 +27,9 @@ def configuration() -> str:
     return f"""# Configuration reference
 
 Made by `python docs/make_reference.py` from `LongActConfig`. These are the fields that it adds to TRL's
-[`GRPOConfig`](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig), or whose default it changes. All others are
-TRL's and mean what they mean there. In a recipe they stand in the YAML or on the command line (`--sparsity_ratio 0.2`).
+[`GRPOConfig`](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig), or whose default it changes. All others
+are TRL's and mean what they mean there. In a recipe they stand in the YAML or on the command line
+(`--sparsity_ratio 0.2`).
 
 {table(("field", "default", "meaning"), rows)}"""
 

@@ -1,7 +1,6 @@
 """When masks are refreshed, logged, saved and restored."""
 
 import json
-import math
 import time
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
@@ -85,11 +84,6 @@ class MaskRefreshCallback(TrainerCallback):
     def on_step_end(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
         if self.args.strategy != "dense":
             selected, total = sum_over_ranks(self.masker.pop_squared_norms()).sqrt().tolist()
-            if not math.isfinite(selected):  # before a checkpoint is written
-                raise ValueError(
-                    f"The gradient of W_Q and W_K is {selected} at step {state.global_step}, and the weights are lost. "
-                    "Train in bfloat16 rather than float16, or lower the learning rate."
-                )
             self._log("grad_norm_selected_share", selected / total if total else float("nan"))
         if self.observer.num_sequences:
             self.refresh()

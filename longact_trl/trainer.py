@@ -1,5 +1,6 @@
 """LongAct as a subclass of TRL's GRPOTrainer: only what changes. Dynamic sampling is between the two."""
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -182,6 +183,15 @@ class LongActTrainer(DynamicSamplingTrainer):
         return self.args.steps_per_generation * self.num_iterations
 
     # What the optimizer may not do
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        if grad_norm is not None and not math.isfinite(grad_norm) and not self.args.fp16:  # there a scaler skips it
+            raise ValueError(
+                f"The gradient's norm is {float(grad_norm)} at step {self.state.global_step + 1}. Train in bfloat16 "
+                "rather than float16, or lower the learning rate."
+            )
+        return grad_norm
 
     def get_decay_parameter_names(self, model) -> list[str]:
         """Without the masked projections: weight decay would move rows that receive no gradient."""

@@ -21,7 +21,13 @@ from longact_trl import LongActTrainer
 
 OUT, KILLS = Path(sys.argv[1]), int(sys.argv[2])
 PHASES = ["other", "save", "step", "generation"]
-SETTINGS = {"max_steps": 90, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 3, "steps_per_generation": 2}
+SETTINGS = {
+    "max_steps": 90,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "save_total_limit": 3,
+    "steps_per_generation": 2,
+}
 phase = Value("i", 0)
 entered = Value("i", 0)  # how often the phase in question was entered since the attempt began
 wanted = Value("i", 0)
@@ -46,7 +52,7 @@ class Killed(LongActTrainer):
 
 
 def attempt() -> None:
-    trainer = make_trainer(OUT, make_model(seed=os.getpid()), trainer_class=Killed, **SETTINGS)
+    trainer = make_trainer(OUT, make_model(), trainer_class=Killed, **SETTINGS)
     trainer.train(resume_from_checkpoint="auto")
     trainer.save_model(OUT / "final")
 
