@@ -1,6 +1,7 @@
 """When masks are refreshed, logged, saved and restored."""
 
 import json
+import math
 import time
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
@@ -53,7 +54,7 @@ class MaskRefreshCallback(TrainerCallback):
             for projection in self.projections:
                 num_selected(args.sparsity_ratio, projection.head_dim)
         self.observer = MagnitudeObserver(self.projections)
-        self.masker = GradientMasker(self.projections)
+        self.masker = GradientMasker(self.projections, args.row_sparse_gradients)
         self.metrics = defaultdict(list) if metrics is None else metrics
         self.generator = torch.Generator().manual_seed(args.seed)
         self.magnitudes: dict[str, torch.Tensor] = {}
@@ -84,7 +85,8 @@ class MaskRefreshCallback(TrainerCallback):
     def on_step_end(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
         if self.args.strategy != "dense":
             selected, total = sum_over_ranks(self.masker.pop_squared_norms()).sqrt().tolist()
-            self._log("grad_norm_selected_share", selected / total if total else float("nan"))
+            if not math.isnan(total):  # it is where rows were never computed
+                self._log("grad_norm_selected_share", selected / total if total else float("nan"))
         if self.observer.num_sequences:
             self.refresh()
         if self.args.heatmap_steps and state.global_step % self.args.heatmap_steps == 0:
