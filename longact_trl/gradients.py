@@ -47,7 +47,8 @@ class GradientMasker:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._dropped: dict[nn.Module, torch.Tensor] = {}  # module -> bool (rows of its output,), True = zero it
         self._computed: dict[nn.Module, torch.Tensor] = {}  # module -> indices of the rows that are not dropped
-        self._skipped_rows = False  # whether a gradient since the last `pop_squared_norms` was row-sparse
+        self._skipped_rows = False  # whether any gradient since the last `pop_squared_norms` was row-sparse
+        self._row_sparse: dict[nn.Module, bool] = {}  # whether all its gradients were, since then and `set_masks`
         self._squares: list[torch.Tensor] = []  # float32 (2,) of each gradient seen: selected rows, all rows
         for projection in self.projections:
             module = projection.module
@@ -96,6 +97,7 @@ class GradientMasker:
             dropped = self._dropped[projection.module]
             dropped[projection.rows] = ~masks[projection.name].to(dropped.device)
         self._computed.clear()
+        self._row_sparse.clear()
         return {
             param: dropped & ~before[module]
             for module, dropped in self._dropped.items()
@@ -111,6 +113,7 @@ class GradientMasker:
         total = sum(self._squares, torch.full((2,), start, device=next(iter(self._dropped.values())).device))
         self._squares.clear()
         self._skipped_rows = False
+        self._row_sparse.clear()
         return total
 
     def _skip_rows(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
@@ -121,13 +124,17 @@ class GradientMasker:
         rows = self._computed[module]
         num_tokens = output.numel() // module.out_features
         share = rows.numel() / module.out_features
-        if not is_worthwhile(self.row_sparse, output.device.type, num_tokens, share):
+        row_sparse = is_worthwhile(self.row_sparse, output.device.type, num_tokens, share)
+        self._row_sparse[module] = row_sparse and self._row_sparse.get(module, True)
+        if not row_sparse:
             return None
         self._skipped_rows = True
         return with_row_sparse_gradient(output, args[0], module, rows)
 
     def _mask_full(self, module: nn.Module):
-        def hook(grad: torch.Tensor) -> torch.Tensor:
+        def hook(grad: torch.Tensor) -> torch.Tensor | None:
+            if self._row_sparse.get(module):
+                return None  # is masked already
             dropped = self._dropped[module]
             self._observe(grad, dropped)
             # masked_fill, not multiplication: NaN · 0 is NaN.
@@ -136,7 +143,7 @@ class GradientMasker:
         return hook
 
     def _mask_shard(self, module: nn.Module):
-        def hook(param: nn.Parameter) -> None:
+        def hook(param: nn.Parameter) -> None:  # even if row-sparse here: other ranks may have had fewer tokens
             dropped = self._dropped[module]
             self._observe(param.grad.to_local(), _local_part(param.grad, dropped))
             zero_rows(param.grad, dropped)
