@@ -5,8 +5,8 @@
 
 First single projections: forward and backward of one linear layer, dense (no LongAct), masked (dense gradient, then
 the mask) and row-sparse, on the shapes of real models. The bound is the share of the operations that is left:
-(2 + share of rows) / 3, as forward and dX stay whole. The last column says what `row_sparse_gradients="auto"` does, and
-the lines below where row-sparse is slower than masked, although auto takes it, or the other way round: the rule in
+(2 + share of rows) / 3, as forward and dX stay whole. The last column says what `row_sparse_gradients="auto"` does,
+and the lines below where row-sparse is slower than masked although auto takes it, or the other way round: the rule in
 `longact_trl/row_sparse.py` is made from this table.
 
 Then forward and backward of a whole model, SmolLM2-135M unless `--model` names another, with random masks. Its bound
@@ -30,7 +30,7 @@ from smollm2 import smollm2_135m
 from torch import nn
 
 from longact_trl.gradients import GradientMasker
-from longact_trl.masks import select_rows
+from longact_trl.masks import num_selected, select_rows
 from longact_trl.projections import Projection, find_projections
 from longact_trl.row_sparse import is_worthwhile
 
@@ -123,7 +123,7 @@ def measure_projection(
     run()
     count = int(SECONDS_A_ROW / (len(VARIANTS) * turns.seconds(run) + 1e-9))
     result = turns(run, make_maskers([Projection("q", "q", linear, heads, head_dim)], ratio), min(max(count, 5), 101))
-    share = int(ratio * head_dim + 1e-9) / head_dim
+    share = num_selected(ratio, head_dim) / head_dim
     auto = is_worthwhile("auto", device.type, num_tokens, share)
     return {**result, "bound": (2 + share) / 3, "auto": auto}
 
@@ -144,7 +144,7 @@ def measure_model(model: nn.Module, num_tokens: int, ratio: float, num_turns: in
     operations += sum(6 * num_tokens**2 * p.num_heads * p.head_dim for p in projections if p.kind == "q")
     saved = 0
     for p in projections:
-        skipped = p.num_heads * (p.head_dim - int(ratio * p.head_dim + 1e-9))
+        skipped = p.num_heads * (p.head_dim - num_selected(ratio, p.head_dim))
         saved += 2 * num_tokens * skipped * p.module.in_features
     return {**result, "bound": 1 - saved / operations}
 

@@ -60,6 +60,7 @@ RUNS = {
     "massive": {"strategy": "massive"},
     "min": {"strategy": "min"},
     "random": {"strategy": "random"},
+    "row_sparse": {"row_sparse_gradients": "on"},
     "dense": {"strategy": "dense"},
     "previous_step": {"strategy": "massive", "saliency_source": "previous_step"},
     "accumulation": {"gradient_accumulation_steps": 2, "num_generations": 2},
