@@ -51,7 +51,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="*", default=[128, 512, 1024, 4096], help="none: no projections")
     parser.add_argument("--sparsity-ratio", type=float, nargs="+", default=[0.3, 0.5], help="λ")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="SHAPE")
+    parser.add_argument(
+        "--shapes", nargs="+", choices=SHAPES, metavar="SHAPE", help="default: all, on CPUs none of 8B"
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--model", help="folder or Hub id (default: SmolLM2-135M-Instruct from the package index)")
     parser.add_argument("--model-tokens", type=int, default=1024, help="length of its one sequence; 0: no model")
@@ -167,7 +169,8 @@ def main() -> None:
     console.print(f"{where}, {options.dtype}: forward and backward, ratio to dense")
     turns = Turns(options.cpu_time)
     rows: dict[str, dict] = {}
-    for shape in options.shapes if options.tokens else []:
+    shapes = options.shapes or [shape for shape in SHAPES if device.type != "cpu" or "8B" not in shape]
+    for shape in shapes if options.tokens else []:
         for num_tokens in options.tokens:
             for ratio in options.sparsity_ratio:
                 name = f"{shape}, {num_tokens} tokens, λ {ratio}"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import TrainerCallback
 
 
@@ -22,6 +24,8 @@ from longact_trl.projections import find_projections  # noqa: E402
 BACKEND, MODEL, OUT, *ADAPTER = sys.argv[1:]
 ZERO = BACKEND.startswith("zero")
 LORA = ADAPTER == ["lora"]
+# SGD at learning rate 1 turns gradients into weights.
+ONE_STEP = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
 
 
 def check_magnitudes() -> None:
@@ -170,8 +174,8 @@ def run(trainer: LongActTrainer, **kwargs) -> dict[str, torch.Tensor]:
 
 
 def check_gradients() -> None:
-    """One SGD step at learning rate 1 turns gradients into weights: masked = dense masked by hand, to the bit."""
-    step = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0}
+    """Masked = dense masked by hand, to the bit."""
+    step = {**ONE_STEP, "row_sparse_gradients": "off"}
     start = weights(make_trainer("start", **step))
     for weight in start.values():
         dist.broadcast(weight, 0)  # under FSDP2 the other ranks receive theirs only when training begins
@@ -185,6 +189,55 @@ def check_gradients() -> None:
         assert torch.equal(expected, masked[name]), (name, (expected - masked[name]).abs().max())
         if "lora_" in name or not LORA:
             assert not torch.equal(dense[name], start[name]), f"{name} has no gradient"
+
+
+class WeightsAreFreed(TrainerCallback):
+    """ZeRO-3: a gathered weight of a masked projection does not wait for the backward pass."""
+
+    trainer: LongActTrainer
+    checked = 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        gathered = []
+        params = [module.weight for module in self.trainer.mask_refresh.masker._dropped]
+        assert all(param.ds_status.name == "NOT_AVAILABLE" for param in params)
+
+        def after_projection(module, args, output):
+            assert module.weight.shape == (module.out_features, module.in_features)
+            gathered.append(StorageWeakRef(module.weight.untyped_storage()))
+
+        def after_forward(module, args, output):
+            if torch.is_grad_enabled():
+                assert gathered and all(storage.expired() for storage in gathered)
+                self.checked += 1
+            gathered.clear()
+
+        for module in self.trainer.mask_refresh.masker._dropped:
+            module.register_forward_hook(after_projection, prepend=True)
+        self.trainer.model.model.register_forward_hook(after_forward)
+
+
+def check_row_sparse() -> None:
+    """The same step with row-sparse gradients: selected rows up to the order of sums, everything else to the bit."""
+    start = load_file(f"{MODEL}/model.safetensors")
+    masked = run(make_trainer("masked", row_sparse_gradients="off", **ONE_STEP))
+    check = WeightsAreFreed()
+    for checkpointing in (True, False) if BACKEND != "fsdp2" else (False,):
+        callbacks = [check] if BACKEND == "zero3" and not checkpointing else []
+        settings = {**ONE_STEP, "row_sparse_gradients": "on", "gradient_checkpointing": checkpointing}
+        trainer = make_trainer("row_sparse", callbacks, **settings)
+        if BACKEND == "zero3":  # or weights as small as these are gathered for good
+            config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+            config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        trained = run(trainer)
+        assert "longact/grad_norm_selected_share" not in trainer.state.log_history[0]
+        masks = masks_by_parameter(trainer)
+        for name, weight in trained.items():
+            mask = masks.get(name, torch.zeros(len(weight), dtype=torch.bool))
+            assert torch.equal(weight[~mask], masked[name][~mask]), name
+            error = (weight - masked[name]).norm() / (masked[name] - start[name]).norm()
+            assert error < 1e-5, (name, error)
+    assert check.checked == (2 if BACKEND == "zero3" else 0)  # micro-batches
 
 
 def check_frozen_rows() -> None:
@@ -211,6 +264,7 @@ def check_resume() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     check_gradients()
+    check_row_sparse()
     if BACKEND == "ddp":
         check_magnitudes()
     check_frozen_rows()
