@@ -8,6 +8,7 @@ import torch
 from conftest import assert_no_hooks, make_decoder, make_trainer, weights_of
 from test_gradients import CHECKPOINTING, MASKED_PARAMETERS, accumulate, lora, mask_by_hand, random_masks
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from longact_trl.gradients import GradientMasker
@@ -136,6 +137,21 @@ def test_values_can_be_changed_in_place():
     output.view(4, 8, 16).mul_(3)
     output.sum().backward()
     torch.testing.assert_close(linear.weight.grad, torch.where(mask[:, None], 6 * x.sum(0), 0))
+
+
+def test_the_weight_can_be_freed_until_the_backward_pass():
+    """As ZeRO-3 does with what it gathered."""
+    linear, _, mask = make_linear()
+    x = torch.randn(10, 24, requires_grad=True)
+    weight = linear.weight.detach().clone()
+    output = linear(x)
+    storage = StorageWeakRef(linear.weight.untyped_storage())
+    linear.weight.data = torch.empty(0)
+    assert storage.expired()
+    linear.weight.data = weight
+    output.sum().backward()
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(10, 24))
+    torch.testing.assert_close(linear.weight.grad, torch.where(mask[:, None], x.detach().sum(0), 0))
 
 
 # For less work
