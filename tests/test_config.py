@@ -8,6 +8,7 @@ from trl import GRPOConfig, TrlParser
 from longact_trl import LongActConfig
 from longact_trl.config import SALIENCY_SOURCES, UPDATE_RULES
 from longact_trl.masks import STRATEGIES
+from longact_trl.row_sparse import ROW_SPARSE_CHOICES
 
 
 OURS = LongActConfig.__annotations__
@@ -81,7 +82,12 @@ def test_the_help_can_be_printed(capsys):
 
 @pytest.mark.parametrize(
     "name, choices",
-    [("strategy", STRATEGIES), ("update_rule", UPDATE_RULES), ("saliency_source", SALIENCY_SOURCES)],
+    [
+        ("strategy", STRATEGIES),
+        ("update_rule", UPDATE_RULES),
+        ("saliency_source", SALIENCY_SOURCES),
+        ("row_sparse_gradients", ROW_SPARSE_CHOICES),
+    ],
 )
 def test_every_choice_is_documented_and_accepted(tmp_path, name, choices):
     _, _, text = documented()[name]

@@ -38,8 +38,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_no_file_imports_one_to_its_right():
-    """projections → magnitude → masks → gradients → frozen_rows → callback → trainer."""
-    order = ["projections", "magnitude", "masks", "gradients", "frozen_rows", "callback", "trainer"]
+    """projections → magnitude → masks → row_sparse → gradients → frozen_rows → callback → trainer."""
+    order = ["projections", "magnitude", "masks", "row_sparse", "gradients", "frozen_rows", "callback", "trainer"]
     for position, module in enumerate(order):
         source = Path(longact_trl.__file__).with_name(f"{module}.py").read_text()
         for later in order[position + 1 :]:
