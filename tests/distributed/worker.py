@@ -264,7 +264,8 @@ def check_resume() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     check_gradients()
-    check_row_sparse()
+    if not LORA:
+        check_row_sparse()
     if BACKEND == "ddp":
         check_magnitudes()
     check_frozen_rows()
