@@ -2,11 +2,13 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
@@ -145,6 +147,22 @@ def check_strategy(checkpoint: str | Path, strategy: str) -> None:
             f"whose optimizer state does not fit `strategy={strategy!r}`. Start a new run from its weights: pass the "
             "folder as the model, with another `output_dir` and without `resume_from_checkpoint`."
         )
+
+
+def skip_epochs(sampler: Iterable[int], checkpoint: str | Path) -> None:
+    """
+    Go through a shuffling sampler as often as the run that a checkpoint continues did. TRL's shuffles each epoch with
+    what its random generator has become, and a new one would begin with the first epoch's order again.
+
+    Args:
+        sampler (`Iterable[int]`):
+            Sampler of the training set, fresh.
+        checkpoint (`str` or `Path`):
+            Checkpoint folder.
+    """
+    for _ in range(int(TrainerState.load_from_json(Path(checkpoint, TRAINER_STATE_NAME)).epoch)):
+        for _ in sampler:
+            pass
 
 
 def save_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:

@@ -10,7 +10,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from .callback import MaskRefreshCallback
-from .checkpoints import check_strategy, how_to_continue, load_rollouts, resolve_resume, save_rollouts
+from .checkpoints import check_strategy, how_to_continue, load_rollouts, resolve_resume, save_rollouts, skip_epochs
 from .config import LongActConfig
 from .frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
@@ -97,6 +97,7 @@ class LongActTrainer(DynamicSamplingTrainer):
         self.add_callback(self.mask_refresh)
         self.epsilon_low, self.epsilon_high = clip_bounds(args)
         self._loss_inputs: dict[str, torch.Tensor] = {}
+        self._train_sampler = None  # an iterable dataset has none
         if args.strategy != "dense":
             self._check_own_optimizer()
 
@@ -245,11 +246,17 @@ class LongActTrainer(DynamicSamplingTrainer):
         # What Trainer writes after this, on the main process, is trainer_state.json. It completes the checkpoint.
         self.accelerator.wait_for_everyone()
 
+    def _get_train_sampler(self, dataset=None):
+        self._train_sampler = super()._get_train_sampler(dataset)
+        return self._train_sampler
+
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.mask_refresh.load(checkpoint)
             load_rollouts(self, checkpoint)
+            if self._train_sampler is not None:
+                skip_epochs(self._train_sampler, checkpoint)
 
 
 def _adapter_is_off(projections) -> bool:

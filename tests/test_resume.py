@@ -69,6 +69,9 @@ RUNS = {
     "middle_of_a_generation_previous": {"steps_per_generation": 2, "saliency_source": "previous_step"},
     "num_iterations": {"num_iterations": 2},
     "reference": {"beta": 0.1, "steps_per_generation": 2},
+    "middle_of_the_second_epoch": {"per_device_train_batch_size": 32},  # two steps an epoch
+    "end_of_an_epoch": {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "num_train_epochs": 6}
+    | {"max_steps": -1},  # one step an epoch
 }
 
 
