@@ -23,7 +23,7 @@ from rich.table import Table
 
 from .analysis.accuracy import Interval, accuracy_by_task, answers_right, paired_difference
 from .analysis.run_picture import Run, draw_run, load_run
-from .data.synthetic import make_dataset
+from .data.tiny_tasks import make_dataset
 from .recipe_config import read_config
 
 

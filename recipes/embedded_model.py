@@ -7,7 +7,7 @@ attention, q_norm/k_norm, RoPE) and is stopped half-way on purpose: it knows the
 
 Two stages, 800 and 110 steps:
 1. induction: random tokens, repeated; the circuit that later retrieves (without it a model picks needles at random);
-2. cold start: the chat format and the tasks of `longact_trl.data.synthetic`, contexts growing, until middling.
+2. cold start: the chat format and the tasks of `longact_trl.data.tiny_tasks`, contexts growing, until middling.
 
 Left out from the paper: everything; LongAct starts from the model that this recipe ends with.
 
@@ -31,7 +31,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from longact_trl.data.synthetic import TASKS, generate_row, generate_rows, vocabulary
+from longact_trl.data.tiny_tasks import TASKS, generate_row, generate_rows, vocabulary
 from longact_trl.rewards import answer_reward
 
 
@@ -103,7 +103,7 @@ tags: [longact, qwen3, synthetic]
 # tiny_qwen3
 
 The embedded default model of `longact-trl`: a Qwen3 of {parameters:.1f}M parameters over a word-level vocabulary,
-trained from scratch on generated text only (`longact_trl/data/synthetic.py`; no outside data). It answers as
+trained from scratch on generated text only (`longact_trl/data/tiny_tasks.py`; no outside data). It answers as
 `<think> ... </think> <answer> ... </answer>` and was stopped while middling at retrieval, with label smoothing,
 so that RL has something to sharpen. It is a test article: it knows the words of the generator and nothing else.
 

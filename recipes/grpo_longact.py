@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
     tokenizer = load_processing_class(model_args.model_name_or_path, args)
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
-        dataset = load_prompts(script_args)
+        dataset = load_prompts(script_args, args, tokenizer)
 
     trainer = LongActTrainer(
         model=model_args.model_name_or_path,
@@ -97,9 +97,9 @@ def main(argv: list[str]) -> None:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
 
 
-def load_prompts(script_args: RecipeArguments):
+def load_prompts(script_args: RecipeArguments, args: LongActConfig, tokenizer):
     if script_args.mixture:
-        return load_mixture(find_config(script_args.mixture, RECIPES))
+        return load_mixture(find_config(script_args.mixture, RECIPES), tokenizer, args.chat_template_kwargs)
     return read_source(script_args.dataset_name, script_args.dataset_train_split)
 
 

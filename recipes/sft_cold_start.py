@@ -22,7 +22,7 @@ from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_co
 
 from longact_trl.checkpoints import resolve_resume
 from longact_trl.data.am_deepseek import HUB_ID, load_am_deepseek
-from longact_trl.data.synthetic import make_dataset
+from longact_trl.data.tiny_tasks import make_dataset
 from longact_trl.recipe_config import model_init_kwargs, parse_recipe
 
 
@@ -36,8 +36,8 @@ class RecipeArguments(ScriptArguments):
 
     Args:
         dataset_name (`str`, *optional*, defaults to `"a-m-team/AM-DeepSeek-R1-0528-Distilled"`):
-            Hub id, file or folder in the schema of AM-DeepSeek-R1-0528-Distilled, or `"synthetic"` for generated
-            retrieval tasks with their demonstrations.
+            Hub id, file or folder in the schema of AM-DeepSeek-R1-0528-Distilled, or `"tiny_tasks"` for the embedded
+            model's tasks with their demonstrations.
         data_files (`str`, *optional*):
             Files of the dataset to read, such as `"*math*"`. Default all.
         max_rows (`int`, *optional*, defaults to `20000`):
@@ -47,8 +47,8 @@ class RecipeArguments(ScriptArguments):
     dataset_name: str = field(
         default=HUB_ID,
         metadata={
-            "help": "Hub id, file or folder in the schema of AM-DeepSeek-R1-0528-Distilled, or `'synthetic'` for "
-            "generated retrieval tasks with their demonstrations."
+            "help": "Hub id, file or folder in the schema of AM-DeepSeek-R1-0528-Distilled, or `'tiny_tasks'` for the "
+            "embedded model's tasks with their demonstrations."
         },
     )
     data_files: str | None = field(
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
 
 def load_demonstrations(script_args: RecipeArguments, seed: int) -> Dataset:
     """Prompts and completions, as messages."""
-    if script_args.dataset_name != "synthetic":
+    if script_args.dataset_name != "tiny_tasks":
         rows = load_am_deepseek(
             script_args.dataset_name,
             script_args.dataset_train_split,

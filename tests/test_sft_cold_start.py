@@ -65,9 +65,9 @@ def spans(row: dict) -> list[slice]:
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-@pytest.mark.parametrize("source", ["am_deepseek", "synthetic"])
+@pytest.mark.parametrize("source", ["am_deepseek", "tiny_tasks"])
 def test_two_steps_with_packing_learn_the_response_only(tmp_path, am, trainers, source):
-    name = str(am) if source == "am_deepseek" else "synthetic"
+    name = str(am) if source == "am_deepseek" else "tiny_tasks"
     run(tmp_path / "out", "--dataset_name", name, "--max_rows", "20", "--learning_rate", "0")
     [trainer] = trainers
     assert trainer.state.global_step == 2

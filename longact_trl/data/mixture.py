@@ -5,14 +5,16 @@ from pathlib import Path
 
 import yaml
 from datasets import Dataset, concatenate_datasets
+from transformers import PreTrainedTokenizerBase
 
 from .docqa import load_docqa
 from .memagent import load_memagent
 from .rows import RL_FEATURES
-from .synthetic import make_dataset
+from .synthetic import check_options, load_synthetic
+from .tiny_tasks import make_dataset
 
 
-def load_synthetic(
+def load_tiny_tasks(
     num_prompts: int = 1000,
     seed: int = 0,
     split: str = "train",
@@ -20,8 +22,8 @@ def load_synthetic(
     num_needles: tuple[int, int] = (6, 16),
 ) -> Dataset:
     """
-    Needles, several needles and chains of needles in generated contexts, see [`~longact_trl.data.synthetic`]. The
-    prompts do not ask for tags: they are for the embedded model, which writes them anyway.
+    Needles, several needles and chains of needles in the words of the embedded model's tokenizer, see
+    [`~longact_trl.data.tiny_tasks`]. The prompts do not ask for tags, which that model writes anyway.
 
     Args:
         num_prompts (`int`, *optional*, defaults to `1000`):
@@ -42,10 +44,21 @@ def load_synthetic(
     return rows.select_columns(list(RL_FEATURES)).cast(RL_FEATURES)
 
 
-LOADERS = {"docqa": load_docqa, "memagent": load_memagent, "synthetic": load_synthetic}
+LOADERS = {
+    "docqa": load_docqa,
+    "memagent": load_memagent,
+    "synthetic": load_synthetic,
+    "tiny_tasks": load_tiny_tasks,
+}
+# What a loader takes from the run and not from the mixture.
+OF_THE_RUN = {"tokenizer", "chat_template_kwargs"}
 
 
-def load_mixture(mixture: str | Path | dict) -> Dataset:
+def load_mixture(
+    mixture: str | Path | dict,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    chat_template_kwargs: dict | None = None,
+) -> Dataset:
     """
     Load the sources of a mixture, take the rows asked for from each at random, and shuffle them together.
 
@@ -56,12 +69,20 @@ def load_mixture(mixture: str | Path | dict) -> Dataset:
       - loader: memagent
         num_rows: 1000       # drawn at random
         source: data/hotpotqa_train_32k.parquet
+      - loader: synthetic    # generated
+        tokens: 16384        # every prompt, exactly
+        tasks: [multi_query, two_hops]
+        num_prompts: 500
     ```
 
     Args:
         mixture (`str`, `Path` or `dict`):
             YAML file or its content: `seed` and `sources`. A source has a `loader`, maybe `num_rows` (default all),
             and the arguments of that loader.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            The run's tokenizer, with a chat template: `synthetic` needs it.
+        chat_template_kwargs (`dict`, *optional*):
+            What training passes to the template.
 
     Returns:
         `Dataset` with columns `prompt`, `answer`, `answer_kind`, `task`.
@@ -81,16 +102,18 @@ def load_mixture(mixture: str | Path | dict) -> Dataset:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"the mixture's seed must be an integer from 0 on, but is {seed!r}")
     for source in mixture["sources"]:
-        _check_source(source)
-    parts = [_load_part(source, seed) for source in mixture["sources"]]
+        _check_source(source, tokenizer)
+    of_the_run = {"tokenizer": tokenizer, "chat_template_kwargs": chat_template_kwargs}
+    parts = [_load_part(source, seed, of_the_run) for source in mixture["sources"]]
     return concatenate_datasets(parts).shuffle(seed=seed)
 
 
-def _check_source(source: dict) -> None:
+def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> None:
     loader = source.get("loader") if isinstance(source, dict) else source
     if not isinstance(source, dict) or loader not in LOADERS:
         raise ValueError(f"a source's loader must be one of {', '.join(LOADERS)}, but is {loader!r}")
-    known = {"loader", "num_rows", *inspect.signature(LOADERS[loader]).parameters}
+    parameters = inspect.signature(LOADERS[loader]).parameters
+    known = {"loader", "num_rows", *parameters} - OF_THE_RUN
     if unknown := set(source) - known:
         raise ValueError(
             f"source {loader!r} has no option {', '.join(sorted(unknown))}: use {', '.join(sorted(known))}"
@@ -98,11 +121,21 @@ def _check_source(source: dict) -> None:
     num_rows = source.get("num_rows")
     if num_rows is not None and (isinstance(num_rows, bool) or not isinstance(num_rows, int) or num_rows < 1):
         raise ValueError(f"num_rows of source {loader!r} must be a whole number from 1 on, but is {num_rows!r}")
+    if loader == "synthetic":
+        if "tokens" not in source:
+            raise ValueError("source 'synthetic' needs `tokens`: the length of every prompt, such as 16384")
+        if tokenizer is None or tokenizer.chat_template is None:
+            raise ValueError(
+                "source 'synthetic' needs the tokenizer of the run, with a chat template: pass `tokenizer`"
+            )
+        check_options(**{name: source.get(name, parameters[name].default) for name in known & {*parameters}})
 
 
-def _load_part(source: dict, seed: int) -> Dataset:
+def _load_part(source: dict, seed: int, of_the_run: dict) -> Dataset:
+    load = LOADERS[source["loader"]]
     options = {name: value for name, value in source.items() if name not in ("loader", "num_rows")}
-    rows = LOADERS[source["loader"]](**options).select_columns(list(RL_FEATURES))
+    options |= {name: value for name, value in of_the_run.items() if name in inspect.signature(load).parameters}
+    rows = load(**options).select_columns(list(RL_FEATURES))
     num_rows = source.get("num_rows")
     if num_rows is None:
         return rows

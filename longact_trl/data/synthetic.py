@@ -1,164 +1,228 @@
-"""Synthetic long-context retrieval: needles in a haystack, multi-key retrieval, variable tracing.
+"""Synthetic long contexts for any tokenizer, each prompt exactly as many tokens long as it should be.
 
-The three tasks are the retrieval and multi-hop families of RULER (arXiv:2404.06654) reduced to their core. A context
-is a haystack of filler sentences with facts strewn in, and a fact is a key followed by what it stands for:
-
-    the old road leads past the river . fox 42 . the green tree meets near the hill . owl elk . elk 17 .
-
-- `needle`: one key is asked, all other facts are distractors:           fox -> 42
-- `multi_key`: several keys are asked, the answer is the list of values:  fox , elk -> 42 , 17
-- `hops`: a key may stand for another key, and the chain is followed:     owl -> elk -> 17
-
-Everything is text whose words are separated by single spaces, so a word-level tokenizer sees one token a word; any
-other tokenizer can read it too. Nothing here depends on a tokenizer or on torch.
+A prompt is what is hidden in it (see [`~longact_trl.data.synthetic_tasks`]), strewn among as much filler as there is
+room for. The filler's last pieces are chosen so that their tokens add up to the room that is left, and then the whole
+prompt is tokenized as `GRPOTrainer` does it, chat template included. Where pieces are not tokenized alike inside the
+prompt and on their own, the difference is put right and the filler chosen again.
 """
 
+import os
 import random
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
-from datasets import Dataset
+from datasets import Dataset, Features, Value
+from transformers import PreTrainedTokenizerBase
 
-
-TASKS = ("needle", "multi_key", "hops")
-
-KEYS = (
-    "ant ape bat bear bee bird boar bug bull calf cat clam colt cow crab crow deer dog dove duck eagle eel elk emu "
-    "finch fish flea fly fox frog gnat goat goose hare hawk hen horse ibis jay kite lamb lark lion lynx mole moose "
-    "moth mouse mule newt owl ox panda pig pony pug puma quail ram rat raven robin seal shark sheep skunk sloth slug "
-    "snail snake stork swan tiger toad trout tuna viper wasp whale wolf worm wren yak zebra"
-).split()
-VALUES = [str(number) for number in range(10, 100)]
-
-# Filler sentences are drawn from this grammar: "the old road leads to a river ."
-ADJECTIVES = "old green quiet wide cold bright tall grey small deep".split()
-NOUNS = "road river hill tree field stone cloud bridge garden valley".split()
-VERBS = "leads crosses follows touches meets hides".split()
-PLACES = "near under over beside behind past".split()
-
-QUESTIONS = {
-    "needle": "what is the number of {keys} ?",
-    "multi_key": "what are the numbers of {keys} ?",
-    "hops": "which number is reached from {keys} ?",
-}
-ANSWER_KINDS = {"needle": "number", "multi_key": "list", "hops": "number"}
-SEPARATOR = " , "
-
-SPLITS = ("train", "test")
-HELD_OUT_EVERY = 5  # one key-value pair in five is asked only in the test split
+from . import synthetic_tasks
+from .length import prompt_length
+from .prompts import ask_for_tags
+from .rows import RL_FEATURES, ROWS_IN_MEMORY, code_hash, rl_row
+from .synthetic_tasks import SPLITS, TASKS, Puzzle
 
 
-def vocabulary() -> list[str]:
-    """All words a generated row can contain, tags included, in a fixed order without duplicates."""
-    rows = " ".join(QUESTIONS.values()).replace("{keys}", "") + " the a . , <think> </think> <answer> </answer>"
-    return list(dict.fromkeys([*rows.split(), *KEYS, *VALUES, *ADJECTIVES, *NOUNS, *VERBS, *PLACES]))
+# Pieces that the last tokens are made of: of so many, some add up to any number that three of them can reach.
+TAIL_PIECES = 48
+TAIL_LENGTH = 3
+PIECES_AT_ONCE = 256
+# One correction is usual where a tokenizer joins pieces, two are rare.
+MAX_CORRECTIONS = 8
+# Below this many tokens for each process, starting one costs more than it saves.
+TOKENS_PER_PROCESS = 2_000_000
 
 
-def split_of(key: str, value: str) -> str:
-    """The split whose questions may ask for this key-value pair; elsewhere it can only be a distractor."""
-    return "test" if (KEYS.index(key) + VALUES.index(value)) % HELD_OUT_EVERY == 0 else "train"
+def load_synthetic(
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    num_prompts: int = 1000,
+    seed: int = 0,
+    split: str = "train",
+    tasks: Sequence[str] = tuple(TASKS),
+    chat_template_kwargs: dict | None = None,
+) -> Dataset:
+    """
+    Questions over generated contexts, the tasks in turn, as a TRL dataset of prompts with what the rewards need.
+
+    ```python
+    rows = load_synthetic(AutoTokenizer.from_pretrained("Qwen/Qwen3-8B"), tokens=16_384, tasks=["needle", "two_hops"])
+    ```
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            Tokenizer of the model to train.
+        tokens (`int`):
+            Tokens of each prompt as `GRPOTrainer` tokenizes it: chat template, generation prompt and the request for
+            `<think>` and `<answer>` included.
+        num_prompts (`int`, *optional*, defaults to `1000`):
+            Rows to generate.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed. Row `i` depends on it, on `i` and on the arguments, not on the rows before it: see [`generate_row`].
+        split (`str`, *optional*, defaults to `"train"`):
+            `train` or `test`: nothing is asked for in both.
+        tasks (`Sequence[str]`, *optional*, defaults to all):
+            Some of [`~synthetic_tasks.TASKS`], taken in turn.
+        chat_template_kwargs (`dict`, *optional*):
+            What training passes to the template.
+
+    Returns:
+        `Dataset` with columns `prompt` (messages; a text if the tokenizer has no chat template), `answer`
+        (`list[str]`), `answer_kind`, `task` and `num_tokens`: `tokens`, or less where no filler fills the last few.
+
+    Raises:
+        `ValueError`: If an option is not one of those above, or what a task must hide has no room in `tokens`.
+    """
+    check_options(tokens, num_prompts, seed, split, tasks)
+    has_template = tokenizer.chat_template is not None
+    prompt = RL_FEATURES["prompt"] if has_template else Value("string")
+    num_proc = min(os.cpu_count() or 1, num_prompts, num_prompts * tokens // TOKENS_PER_PROCESS)
+    return Dataset.from_generator(
+        _generate,
+        features=Features({**RL_FEATURES, "prompt": prompt, "num_tokens": Value("int64")}),
+        gen_kwargs={
+            "indices": list(range(num_prompts)),  # a list is what datasets divides among processes
+            "tokenizer": tokenizer,
+            "tokens": tokens,
+            "seed": seed,
+            "split": split,
+            "tasks": tuple(tasks),
+            "chat_template_kwargs": chat_template_kwargs,
+            "code": (code_hash(generate_row), code_hash(synthetic_tasks.sentence)),  # only marks the cache entry
+        },
+        num_proc=num_proc if num_proc > 1 else None,
+        writer_batch_size=ROWS_IN_MEMORY,
+    )
 
 
-def filler_sentence(rng: random.Random) -> str:
-    """One sentence of the haystack, eight words with the full stop."""
-    adjective, noun, other = rng.choice(ADJECTIVES), *rng.sample(NOUNS, 2)
-    return f"the {adjective} {noun} {rng.choice(VERBS)} {rng.choice(PLACES)} the {other} ."
+def check_options(tokens: int, num_prompts: int, seed: int, split: str, tasks: Sequence[str]) -> None:
+    """
+    Check what a user wrote, before anything is read or generated.
+
+    Args:
+        tokens, num_prompts, seed, split, tasks:
+            See [`load_synthetic`].
+
+    Raises:
+        `ValueError`: For the first one that cannot be, with what can.
+    """
+    for name, value, least in (("tokens", tokens, 1), ("num_prompts", num_prompts, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} of synthetic contexts must be a whole number from {least} on, but is {value!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split of synthetic contexts must be one of {', '.join(SPLITS)}, but is {split!r}")
+    if isinstance(tasks, str) or not tasks or set(tasks) - set(TASKS):
+        raise ValueError(f"tasks of synthetic contexts must be a list of some of {', '.join(TASKS)}, but is {tasks!r}")
 
 
 def generate_row(
-    rng: random.Random,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
     task: str,
-    *,
+    index: int = 0,
+    seed: int = 0,
     split: str = "train",
-    context_words: int = 256,
-    num_needles: int = 12,
-    num_asked: int = 2,
-    num_hops: int = 2,
+    chat_template_kwargs: dict | None = None,
 ) -> dict:
     """
-    One question over one synthetic context.
+    Row `index` of [`load_synthetic`] if its task is `task`.
 
     Args:
-        rng (`random.Random`): Source of all choices; the same state gives the same row.
-        task (`str`): One of `TASKS`.
-        split (`str`): `"train"` or `"test"`. No question is ever asked in both, see [`split_of`].
-        context_words (`int`): Words in the context, approximately; facts are never dropped to meet it.
-        num_needles (`int`): Values in the context, the asked ones included; guessing among them is right once in that.
-        num_asked (`int`): Keys asked by `multi_key`.
-        num_hops (`int`): Facts from the asked key to its value in `hops`; 1 is a plain needle.
+        index (`int`, *optional*, defaults to `0`):
+            Number of the row.
+        tokenizer, tokens, task, seed, split, chat_template_kwargs:
+            See [`load_synthetic`].
 
     Returns:
-        `dict` with `prompt` (one user message), `answer` (`list[str]`), `answer_kind`, `task` and `demonstration` (the
-        correct completion with its tags; its thinking states the facts used).
-    """
-    hops = num_hops if task == "hops" else 1
-    asked = num_asked if task == "multi_key" else 1
-    # Distractors come in all lengths up to the asked one, so the shape of a chain does not give it away.
-    lengths = [hops if i < asked else rng.randint(1, hops) for i in range(max(num_needles, asked))]
-    if sum(lengths) > len(KEYS):
-        raise ValueError(
-            f"num_needles={num_needles} with num_hops={hops} needs more than the {len(KEYS)} keys there are"
-        )
-
-    keys = rng.sample(KEYS, sum(lengths))
-    values = rng.sample(VALUES, len(VALUES))
-    chains = []  # a chain is its facts in order: [(key, key), ..., (key, value)]; the asked ones come first
-    for i, length in enumerate(lengths):
-        links = [keys.pop() for _ in range(length)]
-        j = next(j for j, value in enumerate(values) if i >= asked or split_of(links[-1], value) == split)
-        chains.append(list(zip(links, [*links[1:], values.pop(j)], strict=True)))
-
-    sentences = [f"{key} {value} ." for chain in chains for key, value in chain]
-    filler_words = len(filler_sentence(rng).split())
-    sentences += [filler_sentence(rng) for _ in range((context_words - 3 * len(sentences)) // filler_words)]
-    rng.shuffle(sentences)
-    question = QUESTIONS[task].format(keys=SEPARATOR.join(chain[0][0] for chain in chains[:asked]))
-
-    answer = [chain[-1][1] for chain in chains[:asked]]
-    thinking = " ".join(f"{key} {value} ." for chain in chains[:asked] for key, value in chain)
-    return {
-        "prompt": [{"role": "user", "content": " ".join([*sentences, question])}],
-        "answer": answer,
-        "answer_kind": ANSWER_KINDS[task],
-        "task": task,
-        "demonstration": f"<think> {thinking} </think> <answer> {SEPARATOR.join(answer)} </answer>",
-    }
-
-
-def generate_rows(
-    seed: int,
-    *,
-    split: str = "train",
-    tasks: tuple[str, ...] = TASKS,
-    context_words: tuple[int, int] = (64, 192),
-    num_needles: tuple[int, int] = (6, 16),
-    num_asked: tuple[int, int] = (2, 3),
-    num_hops: tuple[int, int] = (2, 3),
-) -> Iterator[dict]:
-    """
-    An endless stream of rows that takes the tasks in turn; the ranges, both ends included, are drawn from uniformly.
+        `dict` with the columns of [`load_synthetic`].
 
     Raises:
-        `ValueError`: for an unknown split or task.
+        `ValueError`: If what the task must hide has no room in `tokens`.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} is not one of {SPLITS}")
-    if not tasks or set(tasks) - set(TASKS):
-        raise ValueError(f"tasks={tasks!r} must name some of {TASKS}")
-    rng = random.Random(f"{split} {seed}")
-    while True:
-        for task in tasks:
-            yield generate_row(
-                rng,
-                task,
-                split=split,
-                context_words=rng.randint(*context_words),
-                num_needles=rng.randint(*num_needles),
-                num_asked=rng.randint(*num_asked),
-                num_hops=rng.randint(*num_hops),
-            )
+    rng = random.Random(f"{split} {task} {seed} {index}")
+    puzzle = TASKS[task](rng, split)
+    haystack = _Haystack(puzzle, tokenizer)
+
+    def measured(filler: Sequence[str]) -> tuple[str | list[dict], int]:
+        prompt = write_prompt(puzzle, filler)
+        prompt = prompt if tokenizer.chat_template is None else [{"role": "user", "content": prompt}]
+        return prompt, prompt_length(prompt, tokenizer, chat_template_kwargs or {})
+
+    best, length = measured([])
+    if length > tokens:
+        raise ValueError(
+            f"tokens={tokens} has no room for what row {index} of {task!r} must hide: it takes {length}. Raise it"
+        )
+    longest, budget = length, tokens - length
+    for _ in range(MAX_CORRECTIONS):
+        prompt, length = measured(haystack.choose(budget))
+        if longest < length <= tokens:
+            best, longest = prompt, length
+        if longest == tokens:
+            break
+        budget = max(0, budget + tokens - length)
+    messages = best if isinstance(best, list) else [{"role": "user", "content": best}]
+    row = rl_row(messages, puzzle.answer, puzzle.answer_kind, f"synthetic/{task}")
+    return {**row, "prompt": best, "num_tokens": longest}
 
 
-def make_dataset(num_prompts: int, seed: int = 0, **kwargs) -> Dataset:
-    """`num_prompts` rows of [`generate_rows`] as a dataset for `GRPOTrainer`; keyword arguments are passed on."""
-    rows = generate_rows(seed, **kwargs)
-    return Dataset.from_list([next(rows) for _ in range(num_prompts)])
+def write_prompt(puzzle: Puzzle, filler: Sequence[str]) -> str:
+    """The prompt whose hidden pieces stand among `filler` at the depths they should."""
+    depths = [(number + 0.5) / len(filler) for number in range(len(filler))]
+    pieces = sorted([*zip(depths, filler, strict=True), *puzzle.hidden], key=itemgetter(0))
+    context = puzzle.separator.join(piece for _, piece in pieces)
+    return ask_for_tags(f"{puzzle.opening}\n\n{context}\n\n{puzzle.question}", puzzle.answer_kind)
+
+
+class _Haystack:
+    """A puzzle's filler, drawn as far as it is needed, with the tokens that each piece adds to a prompt."""
+
+    def __init__(self, puzzle: Puzzle, tokenizer: PreTrainedTokenizerBase):
+        self.puzzle, self.tokenizer = puzzle, tokenizer
+        self.pieces: list[str] = []
+        self.counts: list[int] = []
+        self.sums = [0]  # tokens of the first 0, 1, 2, ... pieces
+        self._draw()
+        self._tail_tokens = TAIL_LENGTH * max(self.counts)
+
+    def choose(self, budget: int) -> list[str]:
+        """Filler of `budget` tokens, or of as many below it as can be."""
+        while self.sums[-1] < budget:
+            self._draw()
+        start = max(0, bisect_right(self.sums, budget - self._tail_tokens) - 1)
+        while len(self.pieces) < start + TAIL_PIECES:
+            self._draw()
+        tail = _subset(self.counts[start : start + TAIL_PIECES], budget - self.sums[start])
+        return self.pieces[:start] + [self.pieces[start + number] for number in tail]
+
+    def _draw(self) -> None:
+        pieces = [next(self.puzzle.filler) for _ in range(PIECES_AT_ONCE)]
+        different = sorted(set(pieces))
+        # As it stands in the prompt: after the end of a piece like itself, and a separator.
+        ends = [piece[-1] for piece in different]
+        joined = [end + self.puzzle.separator + piece for end, piece in zip(ends, different, strict=True)]
+        whole, end = (
+            map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"]) for texts in (joined, ends)
+        )
+        added = {piece: w - e for piece, w, e in zip(different, whole, end, strict=True)}
+        self.pieces += pieces
+        for piece in pieces:
+            self.counts.append(added[piece])
+            self.sums.append(self.sums[-1] + added[piece])
+
+
+def _subset(counts: Sequence[int], total: int) -> tuple[int, ...]:
+    """Positions of counts that add up to `total`, or to the largest sum below it."""
+    reached: dict[int, tuple[int, ...]] = {0: ()}
+    for position, count in enumerate(counts):
+        if total in reached:
+            break
+        for so_far, positions in list(reached.items()):
+            if so_far + count <= total:
+                reached.setdefault(so_far + count, (*positions, position))
+    return reached[max(reached)]
+
+
+def _generate(indices, tokenizer, tokens, seed, split, tasks, chat_template_kwargs, code) -> Iterator[dict]:
+    for index in indices:
+        task = tasks[index % len(tasks)]
+        yield generate_row(tokenizer, tokens, task, index, seed, split, chat_template_kwargs)

@@ -6,6 +6,7 @@ import yaml
 from data_helpers import FIXTURES, assert_golds_earn_the_reward, read_fixture, write_jsonl
 
 from longact_trl.data import mixture as mixture_module
+from longact_trl.data.length import prompt_length
 from longact_trl.data.mixture import load_mixture
 from longact_trl.data.rows import RL_FEATURES
 from longact_trl.rewards import answer_reward
@@ -49,7 +50,7 @@ def test_the_seed_decides_rows_and_order(mixture):
 
 
 def test_the_paper_mixture_names_what_exists(monkeypatch):
-    monkeypatch.setattr(mixture_module, "_load_part", lambda source, seed: 1 / 0)
+    monkeypatch.setattr(mixture_module, "_load_part", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # every check has passed, the first source is read
         load_mixture(Path(__file__).parents[2] / "recipes" / "mixture.yaml")
 
@@ -60,8 +61,11 @@ def test_the_paper_mixture_names_what_exists(monkeypatch):
         ({"seed": "7"}, "seed must be an integer from 0 on, but is '7'"),
         ({"sources": []}, "must have `seed` and a list of `sources`"),
         ({"weights": [1]}, "must have `seed` and a list of `sources`"),
-        ({"sources": [{"loader": "hotpot"}]}, "loader must be one of docqa, memagent, synthetic, but is 'hotpot'"),
-        ({"sources": ["docqa"]}, "loader must be one of docqa, memagent, synthetic, but is 'docqa'"),
+        (
+            {"sources": [{"loader": "hotpot"}]},
+            "loader must be one of docqa, memagent, synthetic, tiny_tasks, but is 'hotpot'",
+        ),
+        ({"sources": ["docqa"]}, "loader must be one of docqa, memagent, synthetic, tiny_tasks, but is 'docqa'"),
         (
             {"sources": [{"loader": "docqa", "rows": 5}]},
             "source 'docqa' has no option rows: use loader, max_bad_share, num_",
@@ -74,20 +78,66 @@ def test_the_paper_mixture_names_what_exists(monkeypatch):
     ],
 )
 def test_mistakes_are_named_before_anything_is_read(mixture, change, message, monkeypatch):
-    monkeypatch.setattr(mixture_module, "_load_part", lambda source, seed: 1 / 0)
+    monkeypatch.setattr(mixture_module, "_load_part", lambda *args: 1 / 0)
     with pytest.raises(ValueError, match=message):
         load_mixture({**mixture, **change})
 
 
-def test_synthetic_contexts_beside_another_source(mixture):
-    synthetic = {"loader": "synthetic", "num_prompts": 30, "seed": 3, "context_words": [64, 96], "num_needles": [4, 6]}
-    rows = load_mixture({**mixture, "sources": [mixture["sources"][0], synthetic]})
+def test_tiny_tasks_beside_another_source(mixture):
+    tiny = {"loader": "tiny_tasks", "num_prompts": 30, "seed": 3, "context_words": [64, 96], "num_needles": [4, 6]}
+    rows = load_mixture({**mixture, "sources": [mixture["sources"][0], tiny]})
     assert rows.features == RL_FEATURES
     assert Counter(rows["task"][:]) >= Counter({"needle": 10, "multi_key": 10, "hops": 10})
     for row in rows:
         gold = "\n".join(row["answer"]) if row["answer_kind"] == "list" else row["answer"][0]
         completion = f"<think></think><answer>{gold}</answer>"
         assert answer_reward([completion], answer=[row["answer"]], answer_kind=[row["answer_kind"]]) == [1.0]
+
+
+def test_synthetic_contexts_of_two_lengths(mixture, tokenizer):
+    sources = [
+        {"loader": "synthetic", "tokens": 3000, "num_prompts": 9, "seed": 3},
+        {"loader": "synthetic", "tokens": 4096, "num_prompts": 4, "tasks": ["needle", "two_hops"], "split": "test"},
+    ]
+    tokenizer.chat_template += "{{ extra }}"
+    rows = load_mixture({**mixture, "sources": [mixture["sources"][0], *sources]}, tokenizer, {"extra": "<|user|>"})
+    assert rows.features == RL_FEATURES
+    tasks = Counter(rows["task"][:])
+    assert (tasks["synthetic/needle"], tasks["synthetic/two_hops"], tasks["synthetic/counting"]) == (3, 3, 1)
+    lengths = [
+        prompt_length(row["prompt"], tokenizer, {"extra": "<|user|>"}) for row in rows if row["task"][:3] == "syn"
+    ]
+    assert sorted(lengths) == [3000] * 9 + [4096] * 4
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, "source 'synthetic' needs `tokens`"),
+        ({"tokens": "16k"}, "tokens of synthetic contexts must be a whole number from 1 on, but is '16k'"),
+        ({"tokens": 4096, "tasks": ["needles"]}, "list of some of needle, multi_key, .*, but is .'needles'"),
+        ({"tokens": 4096, "tasks": "needle"}, "but is 'needle'"),
+        ({"tokens": 4096, "split": "validation"}, "split of synthetic contexts must be one of train, test"),
+        ({"tokens": 4096, "num_prompts": 0}, "num_prompts of synthetic contexts must be a whole number from 1 on"),
+        ({"tokens": 4096, "tokenizer": "gpt2"}, "source 'synthetic' has no option tokenizer"),
+    ],
+)
+def test_mistakes_in_a_synthetic_source_are_named_before_anything_is_read(
+    mixture, options, message, monkeypatch, tokenizer
+):
+    monkeypatch.setattr(mixture_module, "_load_part", lambda *args: 1 / 0)
+    mixture["sources"].append({"loader": "synthetic", **options})
+    with pytest.raises(ValueError, match=message):
+        load_mixture(mixture, tokenizer)
+
+
+def test_synthetic_contexts_need_the_tokenizer_of_the_run(mixture, tokenizer):
+    mixture["sources"].append({"loader": "synthetic", "tokens": 4096})
+    with pytest.raises(ValueError, match="needs the tokenizer of the run, with a chat template"):
+        load_mixture(mixture)
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="needs the tokenizer of the run, with a chat template"):
+        load_mixture(mixture, tokenizer)
 
 
 def test_more_rows_than_there_are(mixture):
