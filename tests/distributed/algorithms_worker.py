@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.zero import GatheredParameters
 from safetensors.torch import load_file
 
 
@@ -64,7 +64,7 @@ class Kept(LongActTrainer):
         start = load_file(f"{MODEL}/model.safetensors")
         self.moved = {}
         for name, param in self.model.named_parameters():
-            with GatheredParameters([param]):
+            with deepspeed.zero.GatheredParameters([param]):
                 both = [torch.empty_like(param.data) for _ in range(2)]
                 dist.all_gather(both, param.data.contiguous())
                 assert torch.equal(*both), f"{name} differs between the ranks"

@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+import deepspeed
 import torch
-from deepspeed.zero import GatheredParameters
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -59,7 +59,7 @@ def make(folder: str) -> Mortal:
 def weights(trainer: LongActTrainer) -> dict[str, torch.Tensor]:
     whole = {}
     for name, param in trainer.model.named_parameters():
-        with GatheredParameters([param]):
+        with deepspeed.zero.GatheredParameters([param]):
             whole[name] = param.detach().clone()
     return whole
 
