@@ -86,9 +86,8 @@ def check(algorithm: str, strategy: str) -> None:
     assert [log["step"] for log in logs] == [1, 2, 3]
     for log in logs:
         assert torch.isfinite(torch.tensor([log["loss"], log["grad_norm"]])).all() and log["grad_norm"] > 0, log
-        for own in {name for names in ALGORITHMS.values() for name in names} - {"longact/sampling_rounds"}:
-            assert (own in log) == (own in ALGORITHMS[algorithm]), (own, log)
-        assert ("longact/sampling_rounds" in log) == (algorithm != "grpo")
+    for name in {name for names in ALGORITHMS.values() for name in names}:
+        assert any(name in log for log in logs) == (name in ALGORITHMS[algorithm]), (name, logs)
     assert len(trainer.moved) == 4
     for name, moved in trainer.moved.items():
         if strategy == "dense":
