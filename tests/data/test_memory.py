@@ -27,15 +27,15 @@ def watch():
     while True:
         status = Path("/proc/self/status").read_text()
         peak = max(peak, int(status.partition("RssAnon:")[2].split()[0]))
-        time.sleep(0.005)
+        time.sleep(0.01)
 
 threading.Thread(target=watch, daemon=True).start()
 rows = load_docqa(sys.argv[2])
-fitting = apply_length_policy(rows, word_tokenizer(), 100, "truncate_middle", num_proc=1)
+fitting = apply_length_policy(rows, word_tokenizer(), 200, "truncate_middle", num_proc=1)
 assert len(fitting) == len(rows) == int(sys.argv[3])
 print("PEAK", peak / 1024)
 """
-KILOBYTES = 12
+KILOBYTES = 10
 
 
 def peak_megabytes(folder: Path, num_rows: int) -> float:
