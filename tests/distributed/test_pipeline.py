@@ -79,10 +79,14 @@ def masks(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{name[5:]}.weight": mask.bool() for name, mask in saved.items() if name.startswith("mask/")}
 
 
+def logs_of(folder: Path) -> list[dict]:
+    state = json.loads((folder / STEPS[-1] / "trainer_state.json").read_text())
+    return [log for log in state["log_history"] if "loss" in log]
+
+
 @pytest.mark.parametrize("arm", ["dense", "longact"])
 def test_it_finishes_with_metrics(folders, arm):
-    state = json.loads((folders[arm] / "checkpoint-2" / "trainer_state.json").read_text())
-    logs = [log for log in state["log_history"] if "loss" in log]
+    logs = logs_of(folders[arm])
     assert [log["step"] for log in logs] == [1, 2]
     for log in logs:
         assert log["grad_norm"] > 0 and log["longact/sampling_rounds"] >= 1
@@ -92,6 +96,14 @@ def test_it_finishes_with_metrics(folders, arm):
         # vLLM serves in bfloat16 what is trained in float32.
         assert log["sampling/sampling_logp_difference/mean"] < 0.02
         assert log.get("longact/density_q") == (9 / 32 if arm == "longact" else None)
+
+
+def test_groups_that_do_not_vary_are_replaced(folders):
+    """This model is never right on documents, so they make way for its own tasks."""
+    logs = logs_of(folders["dense"]) + logs_of(folders["longact"])
+    assert max(log["longact/sampling_rounds"] for log in logs) > 1
+    for log in logs:
+        assert log["longact/groups_thrown_away"] == 2 * (log["longact/sampling_rounds"] - 1)
 
 
 def test_dense_moves_every_row_of_queries_and_keys(folders):
