@@ -164,42 +164,6 @@ def test_a_run_killed_while_it_saves(tmp_path, caplog):
     assert_same_weights(resumed.model, whole.model)
 
 
-KILLED_WHILE_IT_GENERATES = """
-import os, signal, sys
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
-from test_resume import MIDDLE, make_trainer
-
-trainer, decoded = make_trainer(Path(sys.argv[2]), **MIDDLE), []
-
-def die(module, args, kwargs):
-    if trainer.state.global_step == 4 and kwargs["input_ids"].shape[1] == 1:
-        decoded.append(1)
-        if len(decoded) == 3:  # three tokens of each completion are there
-            os.kill(os.getpid(), signal.SIGKILL)
-
-trainer.model.register_forward_pre_hook(die, with_kwargs=True)
-trainer.train()
-"""
-# Two steps a generation, and the newest checkpoint lies between the two.
-MIDDLE = {"max_steps": 6, "steps_per_generation": 2, "save_strategy": "steps", "save_steps": 3}
-
-
-def test_a_run_killed_while_it_generates(tmp_path):
-    command = [sys.executable, "-c", KILLED_WHILE_IT_GENERATES, str(Path(__file__).parent), str(tmp_path / "killed")]
-    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
-    assert [folder.name for folder in checkpoints(tmp_path / "killed")] == ["checkpoint-3"]
-    resumed = make_trainer(tmp_path / "killed", make_model(seed=5), **MIDDLE)
-    resumed.train(resume_from_checkpoint="auto")
-    whole = make_trainer(tmp_path / "whole", **MIDDLE)
-    whole.train()
-    assert_same_weights(resumed.model, whole.model)
-    steps = [[(log["step"], log["loss"]) for log in t.state.log_history if "loss" in log] for t in (resumed, whole)]
-    assert steps[0] == steps[1] and [step for step, _ in steps[0]] == [1, 2, 3, 4, 5, 6]
-    assert resumed.mask_refresh.num_refreshes == whole.mask_refresh.num_refreshes
-
-
 # Which checkpoint
 
 
