@@ -1,0 +1,1 @@
+"""The paper's evaluations with their official protocols."""
