@@ -12,7 +12,8 @@ from .question_answering import Corpus, Question
 from .stand_in_prose import LABEL
 
 
-NUM_TOWNS = 600
+# Enough that 128k tokens need no document twice.
+SQUAD_TOWNS, HOTPOTQA_TOWNS = 600, 1500
 
 FIRST_NAMES = (
     "Ada Bram Celia Dario Elin Fergus Greta Hugo Ines Jonas Karin Leon Mira Nils Olga Pavel Runa Silas".split()
@@ -31,9 +32,9 @@ def names(rng: random.Random, endings: list[str], count: int) -> list[str]:
     return rng.sample(["".join(parts) for parts in product(STARTS, MIDDLES, endings)], count)
 
 
-def towns(rng: random.Random) -> list[dict]:
+def towns(rng: random.Random, count: int) -> list[dict]:
     """Invented towns with a person each."""
-    surnames = names(rng, NAME_ENDINGS, NUM_TOWNS)
+    surnames = names(rng, NAME_ENDINGS, count)
     return [
         {
             "town": town,
@@ -47,7 +48,7 @@ def towns(rng: random.Random) -> list[dict]:
             "trade": rng.choice(TRADES),
             "born": rng.randint(1650, 1899),
         }
-        for town, surname in zip(names(rng, TOWN_ENDINGS, NUM_TOWNS), surnames, strict=True)
+        for town, surname in zip(names(rng, TOWN_ENDINGS, count), surnames, strict=True)
     ]
 
 
@@ -87,7 +88,7 @@ PARAGRAPHS = (
 def squad() -> Corpus:
     """Articles of four paragraphs and a question about each, in the place of SQuAD."""
     raw = []
-    for town in towns(random.Random("stand-in squad")):
+    for town in towns(random.Random("stand-in squad"), SQUAD_TOWNS):
         article = [text.format(**town) for text, _, _ in PARAGRAPHS]
         raw += [
             (question.format(**town), [answer.format(**town)], text, article)
@@ -105,10 +106,11 @@ def squad() -> Corpus:
 def hotpotqa() -> Corpus:
     """A town and a person to a question that needs both, with eight distractors, in the place of HotpotQA."""
     rng = random.Random("stand-in hotpotqa")
-    known = towns(rng)
+    known = towns(rng, HOTPOTQA_TOWNS)
     about_town = [
         "{town}\n{town} is a town on the river {river}. It was founded in {founded} and is known for its {landmark}, "
-        "which was finished in {built}, and for its {goods}.".format(**town)
+        "which was finished in {built}, and for its {goods}. "
+        "Some {people} people live there, most of them on the southern bank.".format(**town)
         for town in known
     ]
     about_person = [
