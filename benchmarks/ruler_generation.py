@@ -1,0 +1,173 @@
+"""Time to make RULER's samples, ours and, where there is a checkout of NVIDIA/RULER, the official generator's.
+
+    python benchmarks/ruler_generation.py                          # 128k tokens, SmolLM2's tokenizer, all 13 tasks
+    python benchmarks/ruler_generation.py --official PATH          # both, in turns, on the same texts
+    python benchmarks/ruler_generation.py --length 4096 --tasks vt cwe --tokenizer MODEL
+
+Each figure is CPU seconds of a process of its own, imports included, so that a busy machine changes little. "Start" is
+the process that makes one sample; "each" is what every further sample adds, from a second process that makes
+`--samples` of them (take many at short lengths). Essays, questions and the longer word list are this package's
+stand-ins on both sides. The official generator runs as it is, in a temporary copy beside these texts; it needs
+tenacity, scipy, wonderwords and, for essays, nltk with `python -m nltk.downloader punkt_tab`. What it lacks is said in
+the table.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from smollm2 import smollm2_135m
+
+from longact_trl.evaluation.ruler import TASKS, Sources
+from longact_trl.evaluation.ruler.protocol import TASKS as DEFINITIONS
+from longact_trl.evaluation.ruler.protocol import TEMPLATES
+
+
+SCRIPTS = {
+    "niah": "niah",
+    "vt": "variable_tracking",
+    "cwe": "common_words_extraction",
+    "fwe": "freq_words_extraction",
+    "qa": "qa",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--length", type=int, default=131072, help="tokens of a sample, budget included")
+    parser.add_argument("--samples", type=int, default=6, help="samples of the second process, 2 or more")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--tokenizer", help="folder or Hub id; default SmolLM2's")
+    parser.add_argument("--official", type=Path, help="a checkout of NVIDIA/RULER")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.tokenizer = args.tokenizer or str(smollm2_135m())
+    if args.worker:
+        return generate(args.worker, args)
+    if args.samples < 2:
+        parser.error(f"--samples {args.samples} must be 2 or more")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        official = copy_official(args.official, Path(scratch)) if args.official else None
+        print(f"CPU seconds at {args.length} tokens, tokenizer {Path(args.tokenizer).name}", flush=True)
+        print("| task | ours: start | each | tokens/s | official: start | each | official / ours: start | each |")
+        print("|---|---|---|---|---|---|---|---|", flush=True)
+        for task in args.tasks:
+            ours = measure([ours_command(task, args, count) for count in (1, args.samples)], args.samples)
+            cells = [task, *(f"{seconds:.2f}" for seconds in ours), f"{args.length / ours[1]:,.0f}"]
+            if official:
+                commands = [official_command(task, args, official, count) for count in (1, args.samples)]
+                theirs = measure(commands, args.samples)
+                if isinstance(theirs, str):
+                    cells += [theirs, "", "", ""]
+                else:
+                    cells += [f"{seconds:.2f}" for seconds in theirs]
+                    cells += [f"{their / our:.1f}×" for their, our in zip(theirs, ours, strict=True)]
+            else:
+                cells += ["not run: no --official PATH", "", "", ""]
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def generate(task: str, args: argparse.Namespace) -> None:
+    """What a process of ours does: samples of one task."""
+    from transformers import AutoTokenizer
+
+    from longact_trl.evaluation.ruler import make_samples
+
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    make_samples(task, tokenizer, args.length, args.samples, sources=Sources.stand_ins())
+
+
+def measure(commands: list[list[str]], samples: int) -> tuple[float, float] | str:
+    """CPU seconds of the first command, and of each sample that the second makes more; or why there are none."""
+    seconds = []
+    for command in commands:
+        before = os.times()
+        done = subprocess.run(command, capture_output=True, text=True)
+        after = os.times()
+        if done.returncode:
+            return f"failed: {reason(done.stderr)}"
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return seconds[0], (seconds[1] - seconds[0]) / (samples - 1)
+
+
+def reason(stderr: str) -> str:
+    """The line of a traceback that says what is wrong."""
+    if "punkt" in stderr:
+        return "nltk has no punkt_tab"
+    return (stderr.strip().splitlines() or ["no message"])[-1][:80]
+
+
+def ours_command(task: str, args: argparse.Namespace, count: int) -> list[str]:
+    command = [sys.executable, __file__, "--worker", task, "--length", str(args.length), "--samples", str(count)]
+    return [*command, "--tokenizer", args.tokenizer]
+
+
+def official_command(task: str, args: argparse.Namespace, folder: Path, count: int) -> list[str]:
+    family, tokens_to_generate, task_args, _ = DEFINITIONS[task]
+    settings = {
+        "save_dir": folder / "out",
+        "save_name": f"{task}_{count}",
+        "tokenizer_path": args.tokenizer,
+        "tokenizer_type": "hf",
+        "max_seq_length": args.length,
+        "tokens_to_generate": tokens_to_generate,
+        "num_samples": count,
+        "template": "".join(TEMPLATES[family]),
+    }
+    names = {"haystack": "type_haystack", "type_k": "type_needle_k", "type_v": "type_needle_v"}
+    names |= {"num_k": "num_needle_k", "num_v": "num_needle_v", "num_q": "num_needle_q"}
+    settings |= {names.get(name, name): value for name, value in task_args.items()}
+    command = [sys.executable, str(folder / "synthetic" / f"{SCRIPTS[family]}.py")]
+    return command + [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+
+
+def copy_official(checkout: Path, scratch: Path) -> Path:
+    """`scripts/data` of the checkout with our texts in the place of its data files."""
+    folder = scratch / "data"
+    if not (checkout / "scripts" / "data" / "synthetic" / "niah.py").is_file():
+        raise SystemExit(
+            f"--official {checkout} has no scripts/data/synthetic/niah.py: pass a checkout of NVIDIA/RULER"
+        )
+    shutil.copytree(checkout / "scripts" / "data", folder)
+    sources = Sources.stand_ins()
+    words, _ = sources.load("english_words")
+    squad, hotpotqa = sources.load("squad"), sources.load("hotpotqa")
+    articles = {}
+    for question in squad.questions:
+        paragraphs = articles.setdefault(frozenset(question.own + question.related), {})
+        answers = [{"text": text} for text in question.outputs]
+        qa = {"question": question.query, "is_impossible": False, "answers": answers}
+        paragraphs.setdefault(squad.documents[question.own[0]], []).append(qa)
+    texts = {
+        "PaulGrahamEssays": {"text": " ".join(sources.load("essays").sentences)},
+        "english_words": dict(enumerate(words)),
+        "squad": {
+            "data": [
+                {"paragraphs": [{"context": context, "qas": qas} for context, qas in paragraphs.items()]}
+                for paragraphs in articles.values()
+            ]
+        },
+        "hotpotqa": [
+            {
+                "question": question.query,
+                "answer": question.outputs[0],
+                "context": [
+                    [title, [text]] for title, text in (hotpotqa.documents[d].split("\n", 1) for d in question.own)
+                ],
+            }
+            for question in hotpotqa.questions
+        ],
+    }
+    for name, content in texts.items():
+        (folder / "synthetic" / "json" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+if __name__ == "__main__":
+    main()
