@@ -6,12 +6,16 @@ Texts and numbers are those of OpenBMB/InfiniteBench at 88b3daa6 (2024-06-13; MI
 files, except that their keys were drawn without a seed.
 """
 
-import random
-from typing import NamedTuple
+from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+import random
+from typing import TYPE_CHECKING, NamedTuple
 
 from .ruler.fitting import fit
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"

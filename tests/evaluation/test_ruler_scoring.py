@@ -1,6 +1,8 @@
 """RULER's metrics against scores of the official code."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -41,3 +43,9 @@ def test_what_evaluate_py_does_at_the_edges():
         score("qa_1", "x", [])
     # Each control character becomes a newline, so two do not join what stands around them, and none is lost.
     assert postprocess(" \x00a\x1fb\t\r\nc\x7f \x01") == "a\nb\n\n\nc\x7f"
+
+
+def test_scoring_loads_nothing_heavy():
+    code = "import longact_trl.evaluation.ruler, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert not {"lm_eval", "transformers", "torch", "datasets"} & set(done.stdout.split())

@@ -5,10 +5,14 @@ RULER tokenises some 15 whole prompts in a binary search. Length is so nearly pr
 whole prompts do: the next size is read off the line through the last two, and a bracket keeps that safe.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 # Where a next size aims, and from where on a sample is long enough, as shares of the budget. Between the two the

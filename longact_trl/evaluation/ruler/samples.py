@@ -1,15 +1,20 @@
 """Samples of a RULER task for a tokenizer and a length."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable
 from functools import partial
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from . import niah, question_answering, variable_tracking, word_lists
 from .fitting import AIM, Draft, NothingFits, count_tokens, fit, render
 from .protocol import TASKS
 from .sources import Sources
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def make_samples(
