@@ -1,0 +1,152 @@
+"""The memory plan of `longact check` against measured peaks: three model sizes, with and without checkpointing.
+
+    OMP_NUM_THREADS=1 python benchmarks/memory_plan.py
+
+Each line is a process that trains a Qwen3 of random weights for two optimizer steps with `LongActTrainer`, in float32 on
+the CPU, generation and optimizer included. torch's profiler reports every allocation and release of the CPU allocator,
+as a GPU's allocator counts them; their running sum has a peak, and so has the plan. What the plan says about sharding,
+bfloat16 and vLLM is not measured here: that needs GPUs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+import longact_trl
+from longact_trl import LongActConfig, LongActTrainer
+from longact_trl.memory_plan import Load, Placement, plan
+from longact_trl.model_shape import shape_of
+
+
+TOLERANCE = 0.15
+TOKENIZER = Path(longact_trl.__file__).parent / "assets" / "tiny_qwen3"
+SIZES = {  # hidden, intermediate, layers, query heads, key heads, head_dim, vocabulary
+    "20M": (384, 1152, 6, 6, 2, 64, 8192),
+    "60M": (512, 1536, 12, 8, 4, 64, 16384),
+    "135M": (768, 2304, 14, 12, 4, 64, 16384),
+}
+
+
+def config_of(hidden, intermediate, layers, heads, key_heads, head_dim, vocab) -> Qwen3Config:
+    return Qwen3Config(
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        head_dim=head_dim,
+        vocab_size=vocab,
+        tie_word_embeddings=False,
+        max_position_embeddings=4096,
+    )
+
+
+def predicted(config: Qwen3Config, load: Load) -> int:
+    """The plan's peak in bytes."""
+    return plan(shape_of(config), Placement("single"), load).peak
+
+
+def measured(config: Qwen3Config, load: Load) -> int:
+    """Highest running sum of the CPU allocator's bytes over two optimizer steps."""
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    word = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
+    prompts = Dataset.from_dict({"prompt": [" ".join([word] * load.prompt)] * 4})
+    with tempfile.TemporaryDirectory() as folder:
+        args = LongActConfig(
+            folder,
+            use_cpu=True,
+            bf16=False,
+            per_device_train_batch_size=load.batch,
+            num_generations=load.group,
+            gradient_accumulation_steps=2 if load.accumulates else 1,
+            max_completion_length=load.completion,
+            generation_kwargs={"min_new_tokens": load.completion},
+            gradient_checkpointing=load.checkpointing,
+            max_steps=2,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            model = Qwen3ForCausalLM(config)
+            trainer = LongActTrainer(model, distinct_characters, args, prompts, processing_class=tokenizer)
+            trainer.train()
+    return peak_of(profiler)
+
+
+def distinct_characters(completions, **kwargs) -> list[float]:
+    """A reward that differs within a group, so that there are gradients."""
+    return [float(len(set(text)) + index % 2) for index, text in enumerate(completions)]
+
+
+def peak_of(profiler: profile) -> int:
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    current = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        current += event.nbytes()
+        peak = max(peak, current)
+    return peak
+
+
+def load_of(options: argparse.Namespace, checkpointing: bool) -> Load:
+    return Load(
+        batch=options.batch,
+        prompt=options.prompt_length,
+        completion=options.completion_length,
+        group=2,
+        generated=options.batch,
+        checkpointing=checkpointing,
+        accumulates=False,
+        weight_bytes=4,
+        compute_bytes=4,
+        attention="sdpa",
+        device="cpu",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=2, help="sequences of a micro-batch")
+    parser.add_argument("--prompt-length", type=int, default=512)
+    parser.add_argument("--completion-length", type=int, default=8)
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        size, checkpointing = options.worker
+        config, load = config_of(*SIZES[size]), load_of(options, checkpointing == "on")
+        print(json.dumps({"predicted": predicted(config, load), "measured": measured(config, load)}))
+        return
+    table = Table(title="Peak memory of two optimizer steps, MB")
+    for column in ("parameters", "checkpointing", "predicted", "measured", "predicted / measured"):
+        table.add_column(column, justify="right")
+    failed = False
+    for size in options.sizes:
+        for checkpointing in ("off", "on"):
+            command = [sys.executable, *sys.argv, "--worker", size, checkpointing]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            result = json.loads(done.stdout.splitlines()[-1])
+            ratio = result["predicted"] / result["measured"]
+            failed |= abs(ratio - 1) > TOLERANCE
+            count = f"{shape_of(config_of(*SIZES[size])).parameters / 1e6:.0f}M"
+            megabytes = [f"{result[name] / 1e6:,.0f}" for name in ("predicted", "measured")]
+            table.add_row(count, checkpointing, *megabytes, f"{ratio:.3f}")
+    Console().print(table)
+    sys.exit(f"A ratio is further from 1 than {TOLERANCE:.0%}." if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

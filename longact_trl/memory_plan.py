@@ -1,0 +1,401 @@
+"""
+How much memory a run takes on each GPU, from formulas: nothing is allocated. All sizes are bytes.
+
+T tokens of a micro-batch, N of them scored by the LM head, L layers, H hidden, I intermediate, Q rows of W_Q, K rows of
+W_K, V vocabulary, b bytes of an activation.
+
+`benchmarks/memory_plan.py` compares the peak with the measured one.
+"""
+
+from dataclasses import dataclass, replace
+
+from .model_shape import ModelShape
+
+
+GIB = 2**30
+FLOAT32 = 4
+RESERVE = 4 * GIB
+"""CUDA context, NCCL buffers, fragmentation, what a sleeping vLLM keeps. An assumption, not measured here."""
+LIVE_PARAMETERS = 10**9
+"""DeepSpeed's `stage3_max_live_parameters`: gathered parameters that ZeRO-3 keeps at most."""
+BUCKET = 5 * 10**8
+"""DeepSpeed's `reduce_bucket_size`: elements of gradients that are reduced together."""
+HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768
+"""Tile of logits that TRL's fused LM head makes at a time."""
+TILE_COPIES = {"cuda": 0.0, "cpu": 7.25}
+"""Tiles beside it in the head's backward: Triton works in place, torch operations make new tensors."""
+VLLM_WORKSPACE = 2 * GIB
+"""What vLLM takes of its share beside weights and KV cache. An assumption, not measured here."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """
+    How the state of training lies on the ranks.
+
+    Args:
+        backend (`str`):
+            `"single"`, `"ddp"`, `"zero0"` to `"zero3"` or `"fsdp2"`.
+        ranks (`int`, *optional*, defaults to `1`):
+            Number of GPUs over which it is sharded.
+        offload_optimizer (`bool`, *optional*, defaults to `False`):
+            Whether optimizer states are in the host's memory.
+        offload_weights (`bool`, *optional*, defaults to `False`):
+            Whether weights are in the host's memory while they are not used (ZeRO-3).
+    """
+
+    backend: str
+    ranks: int = 1
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+
+    @property
+    def is_deepspeed(self) -> bool:
+        return self.backend.startswith("zero")
+
+    def share_of(self, what: str) -> int:
+        """Over how many ranks `what` (`"weights"`, `"gradients"`, `"optimizer"`) is divided."""
+        sharded = {
+            "zero1": ("optimizer",),
+            "zero2": ("optimizer", "gradients"),
+            "zero3": ("optimizer", "gradients", "weights"),
+            "fsdp2": ("optimizer", "gradients", "weights"),
+        }
+        return self.ranks if what in sharded.get(self.backend, ()) else 1
+
+
+@dataclass(frozen=True)
+class Load:
+    """
+    What one rank computes.
+
+    Args:
+        batch (`int`):
+            B, sequences of a micro-batch (`per_device_train_batch_size`).
+        prompt (`int`):
+            P, tokens of the longest prompt.
+        completion (`int`):
+            C, tokens of the longest completion.
+        group (`int`, *optional*, defaults to `1`):
+            G, completions of a prompt (`num_generations`); only `shared_prefix` and generation use it.
+        shared_prefix (`bool`, *optional*, defaults to `False`):
+            Whether the completions of a prompt share one forward of it.
+        checkpointing (`bool`, *optional*, defaults to `True`):
+            Gradient checkpointing.
+        accumulates (`bool`, *optional*, defaults to `True`):
+            Whether several micro-batches make a step, so that gradients are there from the second on.
+        weight_bytes (`int`, *optional*, defaults to `2`):
+            Bytes of a weight as loaded (`dtype`).
+        compute_bytes (`int`, *optional*, defaults to `2`):
+            b, bytes of an activation: 2 with `bf16`, else 4.
+        optimizer_states (`int`, *optional*, defaults to `2`):
+            States that the optimizer has for a parameter: 2 for AdamW.
+        attention (`str`, *optional*, defaults to `"flash_attention_2"`):
+            `attn_implementation`. `"eager"` keeps the attention matrices.
+        reference (`bool`, *optional*, defaults to `False`):
+            Whether there is a reference model (`beta` above 0).
+        generated (`int`, *optional*, defaults to `0`):
+            Sequences that a rank generates at once, without vLLM.
+        vllm_share (`float`, *optional*, defaults to `0.0`):
+            `vllm_gpu_memory_utilization` of colocated vLLM; 0 without.
+        vllm_sleeps (`bool`, *optional*, defaults to `False`):
+            `vllm_enable_sleep_mode`.
+        vllm_ranks (`int`, *optional*, defaults to `1`):
+            `vllm_tensor_parallel_size`.
+        device (`str`, *optional*, defaults to `"cuda"`):
+            `"cpu"` for the measurements: TRL's head then scores prompts too.
+    """
+
+    batch: int
+    prompt: int
+    completion: int
+    group: int = 1
+    shared_prefix: bool = False
+    checkpointing: bool = True
+    accumulates: bool = True
+    weight_bytes: int = 2
+    compute_bytes: int = 2
+    optimizer_states: int = 2
+    attention: str = "flash_attention_2"
+    reference: bool = False
+    generated: int = 0
+    vllm_share: float = 0.0
+    vllm_sleeps: bool = False
+    vllm_ranks: int = 1
+    device: str = "cuda"
+
+    @property
+    def tokens(self) -> int:
+        """T, tokens of a micro-batch: B·(P+C), or with a shared prefix one prompt for up to G completions."""
+        prompts = -(-self.batch // self.group) if self.shared_prefix else self.batch
+        return prompts * self.prompt + self.batch * self.completion
+
+    @property
+    def scored(self) -> int:
+        """N, positions whose logits are computed: completions on a GPU, every position elsewhere."""
+        return self.batch * self.completion if self.device == "cuda" else self.tokens - self.batch
+
+
+def state_bytes(shape: ModelShape, placement: Placement, load: Load) -> dict[str, int]:
+    """
+    Weights, gradients and optimizer states on one rank.
+
+    A parameter takes, before sharding, with s optimizer states and weights loaded in w bytes: on one GPU w + w + w·s;
+    under DDP another w for its buckets; under DeepSpeed b + b + 4·(1+s), the 1 being the float32 master; under FSDP2,
+    which accelerate trains in float32, 4 + 4 + 4·s.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        placement (`Placement`):
+            Where the state lies.
+        load (`Load`):
+            What is computed.
+
+    Returns:
+        `dict[str, int]`: Bytes of `weights`, `gradients`, `optimizer`.
+    """
+    states = load.optimizer_states
+    if placement.is_deepspeed:
+        each = {"weights": load.compute_bytes, "gradients": load.compute_bytes, "optimizer": FLOAT32 * (1 + states)}
+    else:
+        width = FLOAT32 if placement.backend == "fsdp2" else load.weight_bytes
+        buckets = 2 if placement.backend == "ddp" else 1
+        each = {"weights": width, "gradients": width * buckets, "optimizer": width * states}
+    sizes = {what: shape.parameters * width // placement.share_of(what) for what, width in each.items()}
+    sizes["optimizer"] *= not placement.offload_optimizer
+    sizes["weights"] *= not placement.offload_weights
+    return sizes
+
+
+def transient_weights(shape: ModelShape, placement: Placement, load: Load) -> int:
+    """
+    Copies of weights and gradients that live only while a layer works.
+
+    ZeRO-3 keeps up to `LIVE_PARAMETERS` gathered, FSDP2 two layers, embedding and head; both, and ZeRO-1/2, reduce
+    gradients in a buffer. Autocast over float32 weights keeps a bfloat16 copy of each.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        placement (`Placement`):
+            Where the state lies.
+        load (`Load`):
+            What is computed.
+
+    Returns:
+        `int`: Bytes.
+    """
+    width = load.compute_bytes
+    if placement.backend == "zero3":
+        return width * (min(shape.parameters, LIVE_PARAMETERS) + min(shape.parameters, BUCKET))
+    if placement.is_deepspeed:
+        return width * min(shape.parameters, BUCKET)
+    if placement.backend == "fsdp2":
+        outside = shape.parameters - shape.layers * shape.layer_parameters
+        return width * (outside + 2 * shape.layer_parameters) + FLOAT32 * shape.layer_parameters
+    return width * shape.parameters if width < load.weight_bytes else 0
+
+
+def layer_bytes(shape: ModelShape, load: Load) -> int:
+    """
+    What one layer keeps for its backward.
+
+    A token leaves 6·H (the residual stream twice, and both norms before and after their weight), 2·Q + K for attention
+    (its output, the rotated query and key), K for the value, 4·I for a gated MLP. A normalised query and key add
+    2·Q + 2·K. Keys and values are repeated for each query head unless attention does so itself. In bfloat16 each
+    norm also keeps its input in float32. Attention keeps a float32 for each head, and with `"eager"` its T×T matrix.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        load (`Load`):
+            What is computed.
+
+    Returns:
+        `int`: Bytes of one layer.
+    """
+    keys = shape.key if load.attention.startswith("flash") else shape.query
+    narrow = 6 * shape.hidden + 2 * shape.query + 2 * keys + 4 * shape.intermediate
+    normed = 2 * shape.hidden
+    if shape.qk_norm:
+        narrow += 2 * shape.query + 2 * shape.key
+        normed += shape.query + shape.key
+    each = load.compute_bytes * narrow + FLOAT32 * shape.heads + (FLOAT32 * normed if load.compute_bytes < 4 else 0)
+    matrix = 0
+    if load.attention == "eager":  # softmax in float32, and cast
+        matrix = shape.heads * (FLOAT32 + (load.compute_bytes if load.compute_bytes < FLOAT32 else 0))
+    return load.tokens * each + load.batch * (load.prompt + load.completion) ** 2 * matrix
+
+
+def head_bytes(shape: ModelShape, load: Load) -> int:
+    """
+    Backward of TRL's fused LM head: gradients of hidden states and of the whole head in float32, their casts, a tile of
+    logits, and on a CPU the copies that torch makes of it.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        load (`Load`):
+            What is computed.
+
+    Returns:
+        `int`: Bytes.
+    """
+    rows, columns = min(load.scored, HEAD_TOKENS), min(shape.vocab, HEAD_COLUMNS)
+    tile = rows * (HEAD_COLUMNS * load.compute_bytes + columns * FLOAT32 * TILE_COPIES[load.device])
+    cast = load.compute_bytes if load.compute_bytes < FLOAT32 else 0
+    return int(tile) + (FLOAT32 + cast) * (shape.embedding + load.scored * shape.hidden)
+
+
+def activation_bytes(shape: ModelShape, placement: Placement, load: Load, gradients: int) -> tuple[int, int]:
+    """
+    Peak of a forward and backward beyond weights and optimizer states.
+
+    Three moments can be the highest: the head's backward, with every layer's activations and no gradient yet (all of
+    them if an earlier micro-batch left them); that of the top layer; that of the lowest, with one layer's activations
+    and all gradients. With checkpointing a layer keeps its input alone (H a token) and one layer at a time is computed
+    again. A layer's backward itself takes 2·I + 2·H a token and the gradient of an MLP weight.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        placement (`Placement`):
+            Where the state lies.
+        load (`Load`):
+            What is computed.
+        gradients (`int`):
+            Bytes of all gradients on the rank.
+
+    Returns:
+        `tuple[int, int]`: Bytes of the peak, and how many of them are gradients.
+    """
+    b = load.compute_bytes
+    layer = layer_bytes(shape, load)
+    kept = load.tokens * shape.hidden * b if load.checkpointing else layer
+    recomputed = layer if load.checkpointing else 0
+    final = load.tokens * shape.hidden * (2 * b + (FLOAT32 if b < FLOAT32 else 0))
+    backward = load.tokens * b * (2 * shape.intermediate + 2 * shape.hidden) + b * shape.hidden * shape.intermediate
+    stays = load.accumulates or placement.backend not in ("single", "ddp")
+    head = gradients if stays else gradients * shape.embedding // shape.parameters
+    moments = [
+        (shape.layers * kept + final + head_bytes(shape, load), gradients if stays else 0),
+        (shape.layers * kept + recomputed + backward, head),
+        (kept + recomputed + backward + (b * shape.embedding if shape.tied else 0), gradients),
+    ]
+    return max(((activations + held, held) for activations, held in moments), key=lambda moment: moment[0])
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """
+    What one GPU holds.
+
+    Args:
+        parts (`dict[str, int]`):
+            Bytes by what they are, while training.
+        generation (`dict[str, int]`):
+            The same while completions are generated.
+        kv_tokens (`int`):
+            Tokens that vLLM's KV cache has room for; negative where its weights alone do not fit; 0 without vLLM.
+    """
+
+    parts: dict[str, int]
+    generation: dict[str, int]
+    kv_tokens: int = 0
+
+    @property
+    def training_peak(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def generation_peak(self) -> int:
+        return sum(self.generation.values())
+
+    @property
+    def peak(self) -> int:
+        return max(self.training_peak, self.generation_peak)
+
+
+def plan(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0) -> MemoryPlan:
+    """
+    The plan of a run.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        placement (`Placement`):
+            Where the state lies.
+        load (`Load`):
+            What is computed.
+        gpu_bytes (`int`, *optional*, defaults to `0`):
+            Memory of a GPU, of which vLLM takes its share.
+
+    Returns:
+        `MemoryPlan`: Without `RESERVE`.
+    """
+    state = state_bytes(shape, placement, load)
+    held = {"weights": state["weights"], "optimizer": state["optimizer"]}
+    if load.reference:
+        held["reference model"] = shape.parameters * load.compute_bytes // placement.share_of("weights")
+    activations, gradients = activation_bytes(shape, placement, load, state["gradients"])
+    vllm = int(load.vllm_share * gpu_bytes)
+    transient = transient_weights(shape, placement, load)
+    training = {
+        **held,
+        "gradients": gradients,
+        "activations": activations - gradients,
+        "gathered weights and buckets": transient,
+        "vLLM, awake": 0 if load.vllm_sleeps else vllm,
+    }
+    generation = {**held, "vLLM": vllm}
+    kv_tokens = 0
+    if vllm:
+        weights = shape.parameters * load.compute_bytes // load.vllm_ranks
+        kv_tokens = (vllm - weights - VLLM_WORKSPACE) * load.vllm_ranks // (shape.kv_elements * load.compute_bytes)
+        if not (placement.is_deepspeed or placement.backend == "fsdp2") and load.accumulates:
+            generation["gradients"] = 0  # freed by zero_grad before the next generation
+    else:
+        generation["KV cache"] = load.generated * (load.prompt + load.completion) * shape.kv_elements * load.compute_bytes
+        working = load.compute_bytes * (3 * shape.hidden + 3 * shape.intermediate)
+        generation["prefill"] = load.generated * load.prompt * working
+        generation["gathered weights and buckets"] = transient
+    if placement.is_deepspeed or placement.backend == "fsdp2":
+        generation["gradients"] = state["gradients"]
+    return MemoryPlan(training, {name: size for name, size in generation.items() if size}, kv_tokens)
+
+
+def changes_that_fit(
+    shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int
+) -> list[tuple[str, int]]:
+    """
+    Single changes of the configuration after which the plan fits.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        placement (`Placement`):
+            Where the state lies.
+        load (`Load`):
+            What is computed.
+        gpu_bytes (`int`):
+            Memory of a GPU.
+
+    Returns:
+        `list[tuple[str, int]]`: What to write, and the peak it then has in bytes, `RESERVE` included; the lowest first.
+    """
+    candidates = {
+        "gradient_checkpointing: true": (placement, replace(load, checkpointing=True)),
+        "vllm_enable_sleep_mode: true": (placement, replace(load, vllm_sleeps=True)),
+        "per_device_train_batch_size: 1, with more accumulation": (placement, replace(load, batch=1)),
+        "attn_implementation: flash_attention_2": (placement, replace(load, attention="flash_attention_2")),
+        "beta: 0": (placement, replace(load, reference=False)),
+        "--accelerate-config zero3.yaml": (replace(placement, backend="zero3"), replace(load, compute_bytes=2)),
+        "offload_optimizer_device: cpu": (
+            replace(placement, offload_optimizer=placement.is_deepspeed), load,
+        ),
+        f"--gpus {2 * placement.ranks}": (replace(placement, ranks=2 * placement.ranks), load),
+        f"prompts of at most {load.prompt // 2} tokens": (placement, replace(load, prompt=load.prompt // 2)),
+    }  # fmt: skip
+    peaks = {what: plan(shape, *changed, gpu_bytes).peak + RESERVE for what, changed in candidates.items()}
+    return sorted(((what, peak) for what, peak in peaks.items() if peak <= gpu_bytes), key=lambda item: item[1])
