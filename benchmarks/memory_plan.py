@@ -2,10 +2,13 @@
 
     OMP_NUM_THREADS=1 python benchmarks/memory_plan.py
 
-Each line is a process that trains a Qwen3 of random weights for two optimizer steps with `LongActTrainer`, in float32 on
-the CPU, generation and optimizer included. torch's profiler reports every allocation and release of the CPU allocator,
-as a GPU's allocator counts them; their running sum has a peak, and so has the plan. What the plan says about sharding,
-bfloat16 and vLLM is not measured here: that needs GPUs.
+Each line is a process that trains a Qwen3 of random weights for two optimizer steps with `LongActTrainer`, in float32
+on the CPU, generation and optimizer included. torch's profiler reports every allocation and release of the CPU
+allocator, as a GPU's allocator counts them; their running sum has a peak, and so has the plan. What the plan says of
+sharding, bfloat16 and vLLM is not measured here: that needs GPUs.
+
+On a CPU TRL's LM head scores prompts too and copies its tiles of logits, so it decides the peak. On a GPU layers do.
+The lines "narrow" cut the tiles to 256 columns, in TRL and in the plan, so that layers decide here as well.
 """
 
 import argparse
@@ -13,9 +16,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
-import torch
+import trl.trainer.utils as trl_utils
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
@@ -24,12 +28,15 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 import longact_trl
 from longact_trl import LongActConfig, LongActTrainer
-from longact_trl.memory_plan import Load, Placement, plan
-from longact_trl.model_shape import shape_of
+from longact_trl.memory import plan as formulas
+from longact_trl.memory.load import Load, Placement
+from longact_trl.memory.plan import MemoryPlan, plan
+from longact_trl.memory.shape import shape_of
 
 
 TOLERANCE = 0.15
 TOKENIZER = Path(longact_trl.__file__).parent / "assets" / "tiny_qwen3"
+NARROW = 256
 SIZES = {  # hidden, intermediate, layers, query heads, key heads, head_dim, vocabulary
     "20M": (384, 1152, 6, 6, 2, 64, 8192),
     "60M": (512, 1536, 12, 8, 4, 64, 16384),
@@ -51,9 +58,13 @@ def config_of(hidden, intermediate, layers, heads, key_heads, head_dim, vocab) -
     )
 
 
-def predicted(config: Qwen3Config, load: Load) -> int:
-    """The plan's peak in bytes."""
-    return plan(shape_of(config), Placement("single"), load).peak
+def predicted(config: Qwen3Config, load: Load) -> MemoryPlan:
+    return plan(shape_of(config), Placement("single"), load)
+
+
+def narrow_head(columns: int = NARROW) -> None:
+    """Let the LM head make tiles of few columns, in TRL and in the plan."""
+    trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE = formulas.HEAD_COLUMNS = columns
 
 
 def measured(config: Qwen3Config, load: Load) -> int:
@@ -121,29 +132,34 @@ def main() -> None:
     parser.add_argument("--prompt-length", type=int, default=512)
     parser.add_argument("--completion-length", type=int, default=8)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        size, checkpointing = options.worker
+        size, tiles, checkpointing = options.worker
+        if tiles == "narrow":
+            narrow_head()
         config, load = config_of(*SIZES[size]), load_of(options, checkpointing == "on")
-        print(json.dumps({"predicted": predicted(config, load), "measured": measured(config, load)}))
+        expected = predicted(config, load)
+        result = {"predicted": expected.peak, "moment": expected.moment, "measured": measured(config, load)}
+        print(json.dumps(result))
         return
     table = Table(title="Peak memory of two optimizer steps, MB")
-    for column in ("parameters", "checkpointing", "predicted", "measured", "predicted / measured"):
+    for column in ("parameters", "logit tiles", "checkpointing", "decided by"):
+        table.add_column(column)
+    for column in ("predicted", "measured", "ratio"):
         table.add_column(column, justify="right")
     failed = False
-    for size in options.sizes:
-        for checkpointing in ("off", "on"):
-            command = [sys.executable, *sys.argv, "--worker", size, checkpointing]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(done.stderr)
-            result = json.loads(done.stdout.splitlines()[-1])
-            ratio = result["predicted"] / result["measured"]
-            failed |= abs(ratio - 1) > TOLERANCE
-            count = f"{shape_of(config_of(*SIZES[size])).parameters / 1e6:.0f}M"
-            megabytes = [f"{result[name] / 1e6:,.0f}" for name in ("predicted", "measured")]
-            table.add_row(count, checkpointing, *megabytes, f"{ratio:.3f}")
+    for size, tiles, checkpointing in product(options.sizes, ("TRL's", "narrow"), ("off", "on")):
+        command = [sys.executable, *sys.argv, "--worker", size, tiles, checkpointing]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+        result = json.loads(done.stdout.splitlines()[-1])
+        ratio = result["predicted"] / result["measured"]
+        failed |= abs(ratio - 1) > TOLERANCE
+        count = f"{shape_of(config_of(*SIZES[size])).parameters / 1e6:.0f}M"
+        megabytes = [f"{result[name] / 1e6:,.0f}" for name in ("predicted", "measured")]
+        table.add_row(count, tiles, checkpointing, result["moment"], *megabytes, f"{ratio:.3f}")
     Console().print(table)
     sys.exit(f"A ratio is further from 1 than {TOLERANCE:.0%}." if failed else 0)
 

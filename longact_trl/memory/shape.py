@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
-from .projections import find_projections
+from ..projections import find_projections
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """
 How much memory a run takes on each GPU, from formulas: nothing is allocated. All sizes are bytes.
 
-T tokens of a micro-batch, N of them scored by the LM head, L layers, H hidden, I intermediate, Q rows of W_Q, K rows of
-W_K, V vocabulary, b bytes of an activation.
+T tokens of a micro-batch, L layers, H hidden, I intermediate, Q rows of W_Q, K rows of W_K, b bytes of an activation.
 
 `benchmarks/memory_plan.py` compares the peak with the measured one.
 """
 
 from dataclasses import dataclass, replace
 
-from .model_shape import ModelShape
+from .load import Load, Placement
+from .shape import ModelShape
 
 
 GIB = 2**30
@@ -26,114 +26,6 @@ TILE_COPIES = {"cuda": 0.0, "cpu": 7.25}
 """Tiles beside it in the head's backward: Triton works in place, torch operations make new tensors."""
 VLLM_WORKSPACE = 2 * GIB
 """What vLLM takes of its share beside weights and KV cache. An assumption, not measured here."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """
-    How the state of training lies on the ranks.
-
-    Args:
-        backend (`str`):
-            `"single"`, `"ddp"`, `"zero0"` to `"zero3"` or `"fsdp2"`.
-        ranks (`int`, *optional*, defaults to `1`):
-            Number of GPUs over which it is sharded.
-        offload_optimizer (`bool`, *optional*, defaults to `False`):
-            Whether optimizer states are in the host's memory.
-        offload_weights (`bool`, *optional*, defaults to `False`):
-            Whether weights are in the host's memory while they are not used (ZeRO-3).
-    """
-
-    backend: str
-    ranks: int = 1
-    offload_optimizer: bool = False
-    offload_weights: bool = False
-
-    @property
-    def is_deepspeed(self) -> bool:
-        return self.backend.startswith("zero")
-
-    def share_of(self, what: str) -> int:
-        """Over how many ranks `what` (`"weights"`, `"gradients"`, `"optimizer"`) is divided."""
-        sharded = {
-            "zero1": ("optimizer",),
-            "zero2": ("optimizer", "gradients"),
-            "zero3": ("optimizer", "gradients", "weights"),
-            "fsdp2": ("optimizer", "gradients", "weights"),
-        }
-        return self.ranks if what in sharded.get(self.backend, ()) else 1
-
-
-@dataclass(frozen=True)
-class Load:
-    """
-    What one rank computes.
-
-    Args:
-        batch (`int`):
-            B, sequences of a micro-batch (`per_device_train_batch_size`).
-        prompt (`int`):
-            P, tokens of the longest prompt.
-        completion (`int`):
-            C, tokens of the longest completion.
-        group (`int`, *optional*, defaults to `1`):
-            G, completions of a prompt (`num_generations`); only `shared_prefix` and generation use it.
-        shared_prefix (`bool`, *optional*, defaults to `False`):
-            Whether the completions of a prompt share one forward of it.
-        checkpointing (`bool`, *optional*, defaults to `True`):
-            Gradient checkpointing.
-        accumulates (`bool`, *optional*, defaults to `True`):
-            Whether several micro-batches make a step, so that gradients are there from the second on.
-        weight_bytes (`int`, *optional*, defaults to `2`):
-            Bytes of a weight as loaded (`dtype`).
-        compute_bytes (`int`, *optional*, defaults to `2`):
-            b, bytes of an activation: 2 with `bf16`, else 4.
-        optimizer_states (`int`, *optional*, defaults to `2`):
-            States that the optimizer has for a parameter: 2 for AdamW.
-        attention (`str`, *optional*, defaults to `"flash_attention_2"`):
-            `attn_implementation`. `"eager"` keeps the attention matrices.
-        reference (`bool`, *optional*, defaults to `False`):
-            Whether there is a reference model (`beta` above 0).
-        generated (`int`, *optional*, defaults to `0`):
-            Sequences that a rank generates at once, without vLLM.
-        vllm_share (`float`, *optional*, defaults to `0.0`):
-            `vllm_gpu_memory_utilization` of colocated vLLM; 0 without.
-        vllm_sleeps (`bool`, *optional*, defaults to `False`):
-            `vllm_enable_sleep_mode`.
-        vllm_ranks (`int`, *optional*, defaults to `1`):
-            `vllm_tensor_parallel_size`.
-        device (`str`, *optional*, defaults to `"cuda"`):
-            `"cpu"` for the measurements: TRL's head then scores prompts too.
-    """
-
-    batch: int
-    prompt: int
-    completion: int
-    group: int = 1
-    shared_prefix: bool = False
-    checkpointing: bool = True
-    accumulates: bool = True
-    weight_bytes: int = 2
-    compute_bytes: int = 2
-    optimizer_states: int = 2
-    attention: str = "flash_attention_2"
-    reference: bool = False
-    generated: int = 0
-    vllm_share: float = 0.0
-    vllm_sleeps: bool = False
-    vllm_ranks: int = 1
-    device: str = "cuda"
-
-    @property
-    def tokens(self) -> int:
-        """T, tokens of a micro-batch: B·(P+C), or with a shared prefix one prompt for up to G completions."""
-        prompts = -(-self.batch // self.group) if self.shared_prefix else self.batch
-        return prompts * self.prompt + self.batch * self.completion
-
-    @property
-    def scored(self) -> int:
-        """N, positions whose logits are computed: completions on a GPU, every position elsewhere."""
-        return self.batch * self.completion if self.device == "cuda" else self.tokens - self.batch
 
 
 def state_bytes(shape: ModelShape, placement: Placement, load: Load) -> dict[str, int]:
@@ -230,8 +122,8 @@ def layer_bytes(shape: ModelShape, load: Load) -> int:
 
 def head_bytes(shape: ModelShape, load: Load) -> int:
     """
-    Backward of TRL's fused LM head: gradients of hidden states and of the whole head in float32, their casts, a tile of
-    logits, and on a CPU the copies that torch makes of it.
+    Backward of TRL's fused LM head: gradients of hidden states and of the whole head in float32, their casts, a tile
+    of logits, and on a CPU the copies that torch makes of it.
 
     Args:
         shape (`ModelShape`):
@@ -248,11 +140,11 @@ def head_bytes(shape: ModelShape, load: Load) -> int:
     return int(tile) + (FLOAT32 + cast) * (shape.embedding + load.scored * shape.hidden)
 
 
-def activation_bytes(shape: ModelShape, placement: Placement, load: Load, gradients: int) -> tuple[int, int]:
+def training_moment(shape: ModelShape, placement: Placement, load: Load, gradients: int) -> tuple[str, int, int]:
     """
-    Peak of a forward and backward beyond weights and optimizer states.
+    The moment of a forward and backward that needs most beside weights and optimizer states.
 
-    Three moments can be the highest: the head's backward, with every layer's activations and no gradient yet (all of
+    Three can be the highest: the head's backward, with every layer's activations and no gradient yet (all of
     them if an earlier micro-batch left them); that of the top layer; that of the lowest, with one layer's activations
     and all gradients. With checkpointing a layer keeps its input alone (H a token) and one layer at a time is computed
     again. A layer's backward itself takes 2·I + 2·H a token and the gradient of an MLP weight.
@@ -268,7 +160,7 @@ def activation_bytes(shape: ModelShape, placement: Placement, load: Load, gradie
             Bytes of all gradients on the rank.
 
     Returns:
-        `tuple[int, int]`: Bytes of the peak, and how many of them are gradients.
+        `tuple[str, int, int]`: Which moment, bytes of activations then, and bytes of gradients then.
     """
     b = load.compute_bytes
     layer = layer_bytes(shape, load)
@@ -278,12 +170,13 @@ def activation_bytes(shape: ModelShape, placement: Placement, load: Load, gradie
     backward = load.tokens * b * (2 * shape.intermediate + 2 * shape.hidden) + b * shape.hidden * shape.intermediate
     stays = load.accumulates or placement.backend not in ("single", "ddp")
     head = gradients if stays else gradients * shape.embedding // shape.parameters
+    top, lowest = recomputed + backward, recomputed + backward + (b * shape.embedding if shape.tied else 0)
     moments = [
-        (shape.layers * kept + final + head_bytes(shape, load), gradients if stays else 0),
-        (shape.layers * kept + recomputed + backward, head),
-        (kept + recomputed + backward + (b * shape.embedding if shape.tied else 0), gradients),
+        ("LM head", shape.layers * kept + final + head_bytes(shape, load), gradients if stays else 0),
+        ("top layer", shape.layers * kept + top, head),
+        ("lowest layer", kept + lowest, gradients),
     ]
-    return max(((activations + held, held) for activations, held in moments), key=lambda moment: moment[0])
+    return max(moments, key=lambda moment: moment[1] + moment[2])
 
 
 @dataclass(frozen=True)
@@ -296,12 +189,15 @@ class MemoryPlan:
             Bytes by what they are, while training.
         generation (`dict[str, int]`):
             The same while completions are generated.
+        moment (`str`):
+            Which moment of training the peak is at: `"LM head"`, `"top layer"` or `"lowest layer"`.
         kv_tokens (`int`):
             Tokens that vLLM's KV cache has room for; negative where its weights alone do not fit; 0 without vLLM.
     """
 
     parts: dict[str, int]
     generation: dict[str, int]
+    moment: str
     kv_tokens: int = 0
 
     @property
@@ -338,13 +234,13 @@ def plan(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0
     held = {"weights": state["weights"], "optimizer": state["optimizer"]}
     if load.reference:
         held["reference model"] = shape.parameters * load.compute_bytes // placement.share_of("weights")
-    activations, gradients = activation_bytes(shape, placement, load, state["gradients"])
+    moment, activations, gradients = training_moment(shape, placement, load, state["gradients"])
     vllm = int(load.vllm_share * gpu_bytes)
     transient = transient_weights(shape, placement, load)
     training = {
         **held,
         "gradients": gradients,
-        "activations": activations - gradients,
+        "activations": activations,
         "gathered weights and buckets": transient,
         "vLLM, awake": 0 if load.vllm_sleeps else vllm,
     }
@@ -353,21 +249,19 @@ def plan(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0
     if vllm:
         weights = shape.parameters * load.compute_bytes // load.vllm_ranks
         kv_tokens = (vllm - weights - VLLM_WORKSPACE) * load.vllm_ranks // (shape.kv_elements * load.compute_bytes)
-        if not (placement.is_deepspeed or placement.backend == "fsdp2") and load.accumulates:
-            generation["gradients"] = 0  # freed by zero_grad before the next generation
     else:
-        generation["KV cache"] = load.generated * (load.prompt + load.completion) * shape.kv_elements * load.compute_bytes
+        generation["KV cache"] = (
+            load.generated * (load.prompt + load.completion) * shape.kv_elements * load.compute_bytes
+        )
         working = load.compute_bytes * (3 * shape.hidden + 3 * shape.intermediate)
         generation["prefill"] = load.generated * load.prompt * working
         generation["gathered weights and buckets"] = transient
     if placement.is_deepspeed or placement.backend == "fsdp2":
         generation["gradients"] = state["gradients"]
-    return MemoryPlan(training, {name: size for name, size in generation.items() if size}, kv_tokens)
+    return MemoryPlan(training, {name: size for name, size in generation.items() if size}, moment, kv_tokens)
 
 
-def changes_that_fit(
-    shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int
-) -> list[tuple[str, int]]:
+def changes_that_fit(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int) -> list[tuple[str, int]]:
     """
     Single changes of the configuration after which the plan fits.
 
@@ -382,20 +276,23 @@ def changes_that_fit(
             Memory of a GPU.
 
     Returns:
-        `list[tuple[str, int]]`: What to write, and the peak it then has in bytes, `RESERVE` included; the lowest first.
+        `list[tuple[str, int]]`: What to write, and the peak then in bytes, `RESERVE` included; the lowest first.
     """
     candidates = {
         "gradient_checkpointing: true": (placement, replace(load, checkpointing=True)),
         "vllm_enable_sleep_mode: true": (placement, replace(load, vllm_sleeps=True)),
-        "per_device_train_batch_size: 1, with more accumulation": (placement, replace(load, batch=1)),
+        "per_device_train_batch_size: 1, with more accumulation": (
+            placement,
+            replace(load, batch=1, accumulates=True),
+        ),
         "attn_implementation: flash_attention_2": (placement, replace(load, attention="flash_attention_2")),
         "beta: 0": (placement, replace(load, reference=False)),
-        "--accelerate-config zero3.yaml": (replace(placement, backend="zero3"), replace(load, compute_bytes=2)),
-        "offload_optimizer_device: cpu": (
-            replace(placement, offload_optimizer=placement.is_deepspeed), load,
-        ),
+        "--accelerate-config zero3.yaml": (replace(placement, backend="zero3"), load),
+        "--accelerate-config fsdp2.yaml": (replace(placement, backend="fsdp2"), load),
         f"--gpus {2 * placement.ranks}": (replace(placement, ranks=2 * placement.ranks), load),
-        f"prompts of at most {load.prompt // 2} tokens": (placement, replace(load, prompt=load.prompt // 2)),
-    }  # fmt: skip
+        f"prompts of at most {load.prompt // 2:,} tokens": (placement, replace(load, prompt=load.prompt // 2)),
+    }
+    if placement.is_deepspeed:
+        candidates["offload_optimizer_device: cpu"] = (replace(placement, offload_optimizer=True), load)
     peaks = {what: plan(shape, *changed, gpu_bytes).peak + RESERVE for what, changed in candidates.items()}
     return sorted(((what, peak) for what, peak in peaks.items() if peak <= gpu_bytes), key=lambda item: item[1])

@@ -1,0 +1,111 @@
+"""What decides how much memory a rank takes: where the state of training lies, and what is computed at a time."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Placement:
+    """
+    How the state of training lies on the ranks.
+
+    Args:
+        backend (`str`):
+            `"single"`, `"ddp"`, `"zero0"` to `"zero3"` or `"fsdp2"`.
+        ranks (`int`, *optional*, defaults to `1`):
+            Number of GPUs over which it is sharded.
+        offload_optimizer (`bool`, *optional*, defaults to `False`):
+            Whether optimizer states are in the host's memory.
+        offload_weights (`bool`, *optional*, defaults to `False`):
+            Whether weights are in the host's memory while they are not used (ZeRO-3).
+    """
+
+    backend: str
+    ranks: int = 1
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+
+    @property
+    def is_deepspeed(self) -> bool:
+        return self.backend.startswith("zero")
+
+    def share_of(self, what: str) -> int:
+        """Over how many ranks `what` (`"weights"`, `"gradients"`, `"optimizer"`) is divided."""
+        sharded = {
+            "zero1": ("optimizer",),
+            "zero2": ("optimizer", "gradients"),
+            "zero3": ("optimizer", "gradients", "weights"),
+            "fsdp2": ("optimizer", "gradients", "weights"),
+        }
+        return self.ranks if what in sharded.get(self.backend, ()) else 1
+
+
+@dataclass(frozen=True)
+class Load:
+    """
+    What one rank computes.
+
+    Args:
+        batch (`int`):
+            B, sequences of a micro-batch (`per_device_train_batch_size`).
+        prompt (`int`):
+            P, tokens of the longest prompt.
+        completion (`int`):
+            C, tokens of the longest completion.
+        group (`int`, *optional*, defaults to `1`):
+            G, completions of a prompt (`num_generations`); only `shared_prefix` and generation use it.
+        shared_prefix (`bool`, *optional*, defaults to `False`):
+            Whether the completions of a prompt share one forward of it.
+        checkpointing (`bool`, *optional*, defaults to `True`):
+            Gradient checkpointing.
+        accumulates (`bool`, *optional*, defaults to `True`):
+            Whether several micro-batches make a step, so that gradients are there from the second on.
+        weight_bytes (`int`, *optional*, defaults to `2`):
+            Bytes of a weight as loaded (`dtype`).
+        compute_bytes (`int`, *optional*, defaults to `2`):
+            b, bytes of an activation: 2 with `bf16`, else 4.
+        optimizer_states (`int`, *optional*, defaults to `2`):
+            States that the optimizer has for a parameter: 2 for AdamW.
+        attention (`str`, *optional*, defaults to `"flash_attention_2"`):
+            `attn_implementation`. `"eager"` keeps the attention matrices.
+        reference (`bool`, *optional*, defaults to `False`):
+            Whether there is a reference model (`beta` above 0).
+        generated (`int`, *optional*, defaults to `0`):
+            Sequences that a rank generates at once, without vLLM.
+        vllm_share (`float`, *optional*, defaults to `0.0`):
+            `vllm_gpu_memory_utilization` of colocated vLLM; 0 without.
+        vllm_sleeps (`bool`, *optional*, defaults to `False`):
+            `vllm_enable_sleep_mode`.
+        vllm_ranks (`int`, *optional*, defaults to `1`):
+            `vllm_tensor_parallel_size`.
+        device (`str`, *optional*, defaults to `"cuda"`):
+            `"cpu"` for the measurements: TRL's head then scores prompts too.
+    """
+
+    batch: int
+    prompt: int
+    completion: int
+    group: int = 1
+    shared_prefix: bool = False
+    checkpointing: bool = True
+    accumulates: bool = True
+    weight_bytes: int = 2
+    compute_bytes: int = 2
+    optimizer_states: int = 2
+    attention: str = "flash_attention_2"
+    reference: bool = False
+    generated: int = 0
+    vllm_share: float = 0.0
+    vllm_sleeps: bool = False
+    vllm_ranks: int = 1
+    device: str = "cuda"
+
+    @property
+    def tokens(self) -> int:
+        """T, tokens of a micro-batch: B·(P+C), or with a shared prefix one prompt for up to G completions."""
+        prompts = -(-self.batch // self.group) if self.shared_prefix else self.batch
+        return prompts * self.prompt + self.batch * self.completion
+
+    @property
+    def scored(self) -> int:
+        """N, positions whose logits are computed: completions on a GPU, every position elsewhere."""
+        return self.batch * self.completion if self.device == "cuda" else self.tokens - self.batch
