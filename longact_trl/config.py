@@ -203,11 +203,27 @@ class LongActConfig(GRPOConfig):
                 "`update_rule='masked_gradient'`."
             )
         launched_version = os.environ.get("FSDP_VERSION", "1") if parse_flag_from_env("ACCELERATE_USE_FSDP") else "2"
-        if launched_version == "1" or (self.fsdp and self.fsdp_plugin_args["fsdp_version"] == 1):
-            raise ValueError(
-                "FSDP1 flattens parameters, so rows cannot be masked. Use FSDP2 (`fsdp_version: 2` in the accelerate "
-                "config, see accelerate_configs/fsdp2.yaml) or DeepSpeed ZeRO-3 (accelerate_configs/zero3.yaml)."
-            )
+        check_fsdp_version(launched_version)
+        if self.fsdp:
+            check_fsdp_version(self.fsdp_plugin_args["fsdp_version"])
+
+
+def check_fsdp_version(version: str | int) -> None:
+    """
+    Check that FSDP leaves rows whole.
+
+    Args:
+        version (`str` or `int`):
+            1 or 2.
+
+    Raises:
+        `ValueError`: If it is 1.
+    """
+    if str(version) == "1":
+        raise ValueError(
+            "FSDP1 flattens parameters, so rows cannot be masked. Use FSDP2 (`fsdp_version: 2` in the accelerate "
+            "config, see accelerate_configs/fsdp2.yaml) or DeepSpeed ZeRO-3 (accelerate_configs/zero3.yaml)."
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

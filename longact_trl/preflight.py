@@ -30,6 +30,10 @@ TRL_REWARD_ARGUMENTS = {
 """What GRPOTrainer passes to a reward function besides the dataset's columns."""
 
 
+ROPE_SETTINGS = {"rope_parameters", "rope_scaling", "rope_theta", "max_position_embeddings", "config"}
+"""Arguments of `from_pretrained` that change a model's positions."""
+
+
 def check_dataset(dataset: Dataset | IterableDataset | None, reward_funcs: Sequence[Any]) -> None:
     """
     Check that a dataset has rows and every column that training and the reward functions read.
@@ -99,6 +103,37 @@ def check_model_config(config: PretrainedConfig, args: LongActConfig, uses_adapt
     for projection in find_projections(skeleton):
         if args.strategy != "dense":
             num_selected(args.sparsity_ratio, projection.head_dim)
+
+
+def check_rope(config: PretrainedConfig, args: LongActConfig) -> None:
+    """
+    Check that trainer and colocated vLLM rotate positions alike. vLLM reads the model's `config.json`; it never sees
+    `model_init_kwargs`, so a YaRN written there would be trained with and not sampled with.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration as its `config.json` has it.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Raises:
+        `ValueError`: If `model_init_kwargs` changes positions, or vLLM's window is wider than the model's.
+    """
+    if not args.use_vllm or args.vllm_mode != "colocate":
+        return
+    if changed := ROPE_SETTINGS & set(args.model_init_kwargs or {}):
+        raise ValueError(
+            f"`model_init_kwargs` sets {', '.join(sorted(changed))} for the trainer alone: vLLM reads the model's "
+            "config.json, and would sample with other positions than are trained. Write it into the config.json of a "
+            "local copy of the model."
+        )
+    window = config.get_text_config().max_position_embeddings
+    if (args.vllm_max_model_length or 0) > window:
+        raise ValueError(
+            f"`vllm_max_model_length`={args.vllm_max_model_length} is more than the model's "
+            f"max_position_embeddings={window}, and vLLM would not start. Lower it, or extend the model in the "
+            "config.json of a local copy (YaRN: `rope_parameters` and the extended `max_position_embeddings`)."
+        )
 
 
 def window_of(config: PretrainedConfig, args: LongActConfig) -> int:

@@ -19,6 +19,7 @@ from .model_card import add_longact
 from .preflight import (
     check_dataset,
     check_model_config,
+    check_rope,
     check_vllm,
     fit_prompts,
     load_config,
@@ -87,6 +88,7 @@ class LongActTrainer(DynamicSamplingTrainer):
         uses_adapter = kwargs.get("peft_config") is not None or (model is not model_id and is_peft_model(model))
         check_vllm(args)
         check_model_config(config, args, uses_adapter)
+        check_rope(config, args)
         check_dataset(train_dataset, reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])
         processing_class = processing_class or load_processing_class(model_id, args)
         train_dataset = fit_prompts(train_dataset, processing_class, window_of(config, args), args)

@@ -55,21 +55,9 @@ def apply_length_policy(
         raise ValueError(f"the length policy must be one of {', '.join(POLICIES)}, but is {policy!r}")
     if isinstance(max_prompt_length, bool) or not isinstance(max_prompt_length, int) or max_prompt_length < 1:
         raise ValueError(f"max_prompt_length must be a whole number from 1 on, but is {max_prompt_length!r}")
-    conversational = not isinstance(dataset[0]["prompt"], str)
-    if (conversational and tokenizer.chat_template is None) or not tokenizer.is_fast:
-        raise ValueError("the length policy needs a fast tokenizer with a chat template: set tokenizer.chat_template")
-    num_proc = num_proc or min(os.cpu_count() or 1, len(dataset) // ROWS_PER_PROCESS)
-    num_proc = num_proc if num_proc > 1 else None  # for datasets, 1 is one process beside this one
+    num_proc = _processes(dataset, num_proc)
     options = {"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}}
-    lengths = dataset.map(
-        _measure,
-        input_columns=["prompt"],
-        fn_kwargs=options,
-        remove_columns=dataset.column_names,
-        num_proc=num_proc,
-        desc="Measuring prompts",
-    )
-    lengths = list(lengths["length"])
+    lengths = prompt_lengths(dataset, tokenizer, num_proc, chat_template_kwargs)
     fits = [length <= max_prompt_length for length in lengths]
     if all(fits):
         return dataset
@@ -97,6 +85,50 @@ def apply_length_policy(
         features=dataset.features,
         desc="Truncating prompts",
     )
+
+
+def prompt_lengths(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    num_proc: int | None = None,
+    chat_template_kwargs: dict | None = None,
+) -> list[int]:
+    """
+    Tokens of every prompt, chat template and generation prompt included.
+
+    Args:
+        dataset (`Dataset`):
+            Rows with a conversational or plain `prompt`.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Fast tokenizer with a chat template.
+        num_proc (`int`, *optional*):
+            Processes; default as in [`apply_length_policy`].
+        chat_template_kwargs (`dict`, *optional*):
+            What training passes to the template.
+
+    Returns:
+        `list[int]`: One length a row.
+
+    Raises:
+        `ValueError`: If the tokenizer is slow, or has no template and prompts are messages.
+    """
+    conversational = not isinstance(dataset[0]["prompt"], str)
+    if (conversational and tokenizer.chat_template is None) or not tokenizer.is_fast:
+        raise ValueError("the length policy needs a fast tokenizer with a chat template: set tokenizer.chat_template")
+    lengths = dataset.map(
+        _measure,
+        input_columns=["prompt"],
+        fn_kwargs={"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}},
+        remove_columns=dataset.column_names,
+        num_proc=_processes(dataset, num_proc),
+        desc="Measuring prompts",
+    )
+    return list(lengths["length"])
+
+
+def _processes(dataset: Dataset, num_proc: int | None) -> int | None:
+    num_proc = num_proc or min(os.cpu_count() or 1, len(dataset) // ROWS_PER_PROCESS)
+    return num_proc if num_proc > 1 else None  # for datasets, 1 is one process beside this one
 
 
 def prompt_length(prompt: list[dict] | str, tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> int:

@@ -207,6 +207,12 @@ def rl_row(prompt: list[dict], golds: list[str], kind: str, task: str) -> dict:
     """A row of `RL_FEATURES`; [`InvalidRow`] unless the prompt has text and every gold answer earns the reward."""
     if not prompt or not all(message["content"].strip() for message in prompt):
         raise InvalidRow("the prompt is empty")
+    check_golds(golds, kind)
+    return {"prompt": prompt, "answer": golds, "answer_kind": kind, "task": task}
+
+
+def check_golds(golds: list[str], kind: str | None) -> None:
+    """[`InvalidRow`] unless there are gold answers and each of them, put where the model puts it, earns the reward."""
     if not golds or not all(gold and gold.strip() for gold in golds):
         raise InvalidRow("no gold answer")
     for gold in ["\n".join(golds)] if kind == "list" else golds:
@@ -217,7 +223,6 @@ def rl_row(prompt: list[dict], golds: list[str], kind: str, task: str) -> dict:
             raise InvalidRow(f"unusable gold answer: {error}") from error
         if reward != [1.0]:
             raise InvalidRow(f"gold answer that its own reward does not accept: {short_repr(gold)}")
-    return {"prompt": prompt, "answer": golds, "answer_kind": kind, "task": task}
 
 
 def sft_row(prompt: list[dict], completion: str, task: str) -> dict:

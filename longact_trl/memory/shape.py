@@ -30,6 +30,8 @@ class ModelShape:
             Rows of W_K, and of W_V: key heads times head_dim.
         heads (`int`):
             Query heads.
+        head_dim (`int`):
+            D, channels of a head.
         vocab (`int`):
             Rows of the LM head.
         tied (`bool`):
@@ -46,6 +48,7 @@ class ModelShape:
     query: int
     key: int
     heads: int
+    head_dim: int
     vocab: int
     tied: bool
     qk_norm: bool
@@ -93,6 +96,7 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         query=query.num_heads * query.head_dim,
         key=key.num_heads * key.head_dim,
         heads=query.num_heads,
+        head_dim=query.head_dim,
         vocab=text.vocab_size,
         tied=bool(text.tie_word_embeddings),
         qk_norm=hasattr(layer.self_attn, "q_norm"),

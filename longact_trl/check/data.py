@@ -1,0 +1,59 @@
+"""Checks of what is trained on. Each returns what it found, or raises what is wrong."""
+
+from ..data.length import apply_length_policy
+from ..data.rows import InvalidRow, check_golds
+from ..preflight import check_dataset, reward_name
+from .subject import Subject
+from .verdict import CannotCheck, Caution
+
+
+def rewards(subject: Subject) -> str:
+    """The chat template leaves room for the tags that are rewarded."""
+    return ", ".join(reward_name(func) for func in subject.reward_functions)
+
+
+def dataset(subject: Subject) -> str:
+    """There are rows, enough for a generation, with the columns that are read."""
+    rows = subject.dataset
+    if not subject.is_rl:
+        return f"{len(rows):,} rows"
+    # Where the tokenizer cannot be read, neither can the rewards; their columns do not depend on it.
+    funcs = subject.reward_functions if subject.known.get("reward_functions") else []
+    check_dataset(rows, funcs)
+    needed = subject.args.generation_batch_size // subject.args.num_generations
+    if len(rows) < needed:
+        raise ValueError(
+            f"The dataset has {len(rows)} prompts and a generation takes {needed}, so there would be no step. Lower "
+            "`gradient_accumulation_steps` or `generation_batch_size`, or add data."
+        )
+    return f"{len(rows):,} prompts, {len(rows) // needed:,} generations an epoch"
+
+
+def gold_answers(subject: Subject) -> str:
+    """Each gold answer scores 1 under its own reward."""
+    rows = subject.dataset
+    if "answer" not in rows.column_names:
+        raise CannotCheck("the dataset has no column `answer`")
+    kinds = rows["answer_kind"] if "answer_kind" in rows.column_names else [None] * len(rows)
+    bad = []
+    for index, (golds, kind) in enumerate(zip(rows["answer"], kinds, strict=True)):
+        try:
+            check_golds([golds] if isinstance(golds, str) else golds, kind)
+        except InvalidRow as reason:
+            bad.append(f"row {index}: {reason}")
+    if bad:
+        raise ValueError(f"{len(bad)} of {len(rows)} rows could never earn the answer reward; {'; '.join(bad[:3])}")
+    return f"each of {len(rows):,} earns 1 under its own reward"
+
+
+def prompts(subject: Subject) -> str:
+    """Prompts fit the window, or the length policy says what happens to them."""
+    lengths, window, args = subject.prompt_lengths, subject.window, subject.args
+    over = sum(length > window for length in lengths)
+    found = f"{min(lengths):,} to {max(lengths):,} tokens, window {window:,}"
+    if not over:
+        return found
+    kwargs = {"chat_template_kwargs": args.chat_template_kwargs}
+    apply_length_policy(subject.dataset, subject.tokenizer, window, args.prompt_length_policy, **kwargs)
+    does = {"filter": "are left out", "truncate_middle": "lose their middle"}[args.prompt_length_policy]
+    return Caution(f"{found}: {over:,} of {len(lengths):,} prompts are longer and {does}")

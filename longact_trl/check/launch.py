@@ -1,0 +1,74 @@
+"""What an accelerate config says about a launch: how many ranks, and where weights, gradients and states lie."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..config import check_fsdp_version
+from ..frozen_rows import check_deepspeed_optimizer
+from ..memory.load import Placement
+from ..recipe_config import read_config
+
+
+def read_launch(path: Path, gpus: int | None, weight_decay: float = 0.0, masked: bool = True) -> Placement:
+    """
+    Read an accelerate config as `accelerate launch --config_file` would.
+
+    Args:
+        path (`Path`):
+            YAML file.
+        gpus (`int`, *optional*):
+            GPUs of all nodes together, in place of the file's `num_processes`.
+        weight_decay (`float`, *optional*, defaults to `0.0`):
+            The run's, for an optimizer that a DeepSpeed config brings along.
+        masked (`bool`, *optional*, defaults to `True`):
+            Whether rows are masked, which not every backend allows.
+
+    Returns:
+        `Placement`: Backend and ranks.
+
+    Raises:
+        `ValueError`: If the backend cannot mask rows, or is not installed.
+    """
+    config = read_config(path)
+    ranks = gpus or int(config.get("num_processes", 1))
+    if ranks < 1:
+        raise ValueError(f"`--gpus` must be a positive number, got {gpus}.")
+    kind = str(config.get("distributed_type", "NO")).upper()
+    if kind == "NO":
+        if ranks > 1:
+            raise ValueError(
+                f"{path.name} starts one process, so {ranks - 1} of {ranks} GPUs would idle. Use "
+                "`--accelerate-config zero3.yaml`, or `--gpus 1`."
+            )
+        return Placement("single")
+    if kind == "MULTI_GPU":
+        return Placement("ddp", ranks)
+    if kind == "FSDP":
+        if masked:
+            check_fsdp_version(config.get("fsdp_config", {}).get("fsdp_version", 1))
+        return Placement("fsdp2", ranks)
+    if kind == "DEEPSPEED":
+        return _deepspeed(config.get("deepspeed_config", {}), path, ranks, weight_decay if masked else 0.0)
+    raise ValueError(
+        f"{path.name} asks for {kind}, where rows of W_Q and W_K cannot be masked. Write MULTI_GPU, DEEPSPEED or FSDP "
+        "(version 2) as `distributed_type`: see accelerate_configs/."
+    )
+
+
+def _deepspeed(settings: dict, path: Path, ranks: int, weight_decay: float) -> Placement:
+    if find_spec("deepspeed") is None:
+        raise ValueError(f"{path.name} asks for DeepSpeed, which is not installed. Run `pip install deepspeed`.")
+    zero = {"stage": settings.get("zero_stage", 2)}
+    zero |= {what: {"device": settings.get(f"{what}_device")} for what in ("offload_optimizer", "offload_param")}
+    if "deepspeed_config_file" in settings:
+        file = Path(settings["deepspeed_config_file"])
+        if not file.is_file():
+            raise ValueError(f"{path.name} names `deepspeed_config_file` {str(file)!r}, which does not exist.")
+        own = json.loads(file.read_text(encoding="utf-8"))
+        check_deepspeed_optimizer(own, weight_decay)
+        zero |= own.get("zero_optimization", {"stage": 0})
+    offloaded = {what: (zero.get(what) or {}).get("device") in ("cpu", "nvme") for what in zero if what != "stage"}
+    return Placement(
+        f"zero{zero['stage']}", ranks, offloaded.get("offload_optimizer", False), offloaded.get("offload_param", False)
+    )

@@ -1,0 +1,103 @@
+"""Checks of what the configuration says. Each returns what it found, or raises what is wrong."""
+
+from importlib.util import find_spec
+
+from transformers.utils import is_kernels_available
+
+from ..masks import num_selected
+from ..preflight import check_model_config, check_rope
+from .subject import Subject
+from .verdict import CannotCheck, Caution
+
+
+def batch(subject: Subject) -> str:
+    """Sequences and prompts of a step, and of a generation."""
+    args, ranks = subject.args, subject.placement.ranks
+    micro, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    sequences = ranks * micro * accumulated
+    step = f"{ranks} ranks × {micro} × {accumulated} accumulated = {sequences} sequences a step"
+    if not subject.is_rl:
+        return f"{step} of up to {args.max_length:,} tokens"
+    tensor_parallel = args.vllm_tensor_parallel_size if args.use_vllm and args.vllm_mode == "colocate" else 1
+    if ranks % tensor_parallel:
+        raise ValueError(
+            f"`vllm_tensor_parallel_size`={tensor_parallel} does not divide {ranks} ranks. Write a divisor of them."
+        )
+    prompts = args.generation_batch_size // args.num_generations
+    steps = args.generation_batch_size * args.num_iterations / sequences
+    return f"{step}; a generation of {prompts} prompts × {args.num_generations} completions lasts {steps:g} step{'s' * (steps != 1)}"
+
+
+def sharding(subject: Subject) -> str:
+    """The backend, which `read_launch` has accepted."""
+    placement = subject.placement
+    offloaded = [name for name in ("optimizer", "weights") if getattr(placement, f"offload_{name}")]
+    text = f"{placement.backend} on {placement.ranks} rank{'s' if placement.ranks > 1 else ''}"
+    return (
+        text
+        + (f", {' and '.join(offloaded)} offloaded" if offloaded else "")
+        + (": rows can be masked" if subject.is_rl else "")
+    )
+
+
+def model(subject: Subject) -> str:
+    """Projections are understood, and λ selects channels of each."""
+    config = subject.model_config
+    note = "".join(f" ({note})" for note in subject.notes)
+    if not subject.is_rl:
+        return f"{type(config).__name__.removesuffix('Config')}{note}"
+    args = subject.args
+    check_model_config(config, args, subject.model_args.use_peft)
+    size = _count(subject.shape.parameters)
+    if args.strategy == "dense":
+        return f"{size}, every row of W_Q and W_K learns{note}"
+    shape = subject.shape
+    dim = shape.head_dim
+    k = num_selected(args.sparsity_ratio, dim)
+    return (
+        f"{size}; floor(λ·D) = floor({args.sparsity_ratio}·{dim}) = {k} channels ({k / dim:.1%}) of each of "
+        f"{shape.heads} query and {shape.key // dim} key heads in {shape.layers} layers{note}"
+    )
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f}B parameters" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M parameters"
+
+
+def rope(subject: Subject) -> str:
+    """Trainer and vLLM have the same positions, and enough of them."""
+    config, args = subject.model_config, subject.args
+    text = config.get_text_config()
+    parameters = text.rope_parameters or {}
+    kind = parameters.get("rope_type", "default")
+    if not subject.is_rl:
+        if args.max_length and args.max_length > text.max_position_embeddings:
+            raise ValueError(
+                f"`max_length`={args.max_length} is more than the model's max_position_embeddings="
+                f"{text.max_position_embeddings}. Lower it."
+            )
+        return f"{kind}, {args.max_length:,} of {text.max_position_embeddings:,} positions"
+    check_rope(config, args)
+    room = f"{kind}, prompts of up to {subject.window:,} tokens before {args.max_completion_length:,} of completion"
+    if args.use_vllm and args.vllm_mode != "colocate":
+        raise CannotCheck(f"{room}; what the vLLM server was started with is not known here")
+    extended = parameters.get("factor", 1) * parameters.get("original_max_position_embeddings", 0)
+    if kind == "yarn" and extended > text.max_position_embeddings:
+        return Caution(
+            f"YaRN reaches {extended:,.0f} positions, but max_position_embeddings in config.json is "
+            f"{text.max_position_embeddings:,}, and neither trainer nor vLLM goes further. Write {extended:.0f} there."
+        )
+    return room + ("; trainer and vLLM read the same config.json" if args.use_vllm else "")
+
+
+def attention(subject: Subject) -> str:
+    """What the attention implementation needs."""
+    name = subject.model_args.attn_implementation or "sdpa"
+    if name == "eager":
+        return Caution("eager keeps the whole attention matrix: write flash_attention_2, or sdpa")
+    if name.startswith("flash_attention") and not find_spec("flash_attn") and not is_kernels_available():
+        return Caution(
+            f"{name} needs the package flash-attn or kernels, and this machine has neither: install one where you "
+            "train (`pip install kernels`), or write `attn_implementation: sdpa`"
+        )
+    return name

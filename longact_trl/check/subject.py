@@ -1,0 +1,265 @@
+"""The run that is checked: its configuration resolved for a number of GPUs, and what is read only when asked for."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+from trl import ModelConfig, SFTConfig
+
+from ..config import LongActConfig
+from ..data.length import prompt_lengths
+from ..memory.load import Load, Placement
+from ..memory.shape import ModelShape, shape_of
+from ..preflight import load_config, load_processing_class, window_of
+from ..quickstart import recipe_root
+from ..recipe_config import find_config, model_init_kwargs, parse_recipe, read_config
+from .launch import read_launch
+from .verdict import CannotCheck
+
+
+SHIPPED_CONFIGS = Path(__file__).parents[1] / "assets" / "model_configs"
+"""`config.json` of the paper's models, for a machine that cannot reach the Hub."""
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "rmsprop": 1, "lion_32bit": 1}
+"""States that an optimizer keeps for a parameter; all others are taken for AdamW's two."""
+
+
+def once(read: Callable) -> property:
+    """A property read once. Whoever asks first sees why it cannot be read, later ones that it could not."""
+
+    @wraps(read)
+    def get(self):
+        if read.__name__ not in self.known:
+            self.known[read.__name__] = None
+            self.known[read.__name__] = (read(self),)
+        if self.known[read.__name__] is None:
+            raise CannotCheck(f"needs the {read.__name__.replace('_', ' ')}, see above")
+        return self.known[read.__name__][0]
+
+    return property(get)
+
+
+@dataclass
+class Subject:
+    """
+    A recipe with its configuration.
+
+    Args:
+        recipe (`ModuleType`):
+            `recipes/grpo_longact.py` or `recipes/sft_cold_start.py`.
+        script_args (`RecipeArguments`):
+            The recipe's own arguments.
+        args (`LongActConfig` or `SFTConfig`):
+            Training arguments, as on one of `placement.ranks` ranks.
+        model_args (`ModelConfig`):
+            Model arguments.
+        settings (`dict`):
+            What the YAML and the command line set, as resolved.
+        placement (`Placement`):
+            Backend and ranks.
+        on_cpu (`bool`):
+            Whether the configuration itself asks for a CPU.
+        gpu_bytes (`int`):
+            Memory of a GPU, or of this machine for a run on its CPU.
+    """
+
+    recipe: ModuleType
+    script_args: Any
+    args: LongActConfig | SFTConfig
+    model_args: ModelConfig
+    settings: dict
+    placement: Placement
+    on_cpu: bool
+    gpu_bytes: int
+    known: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_rl(self) -> bool:
+        return isinstance(self.args, LongActConfig)
+
+    @property
+    def model(self) -> str:
+        return self.model_args.model_name_or_path
+
+    @once
+    def model_config(self) -> PretrainedConfig:
+        if not self.model:
+            raise ValueError("There is no model to train: set `model_name_or_path` to a Hub id or folder.")
+        try:
+            return load_config(self.model, self.args)
+        except ValueError as error:
+            shipped = SHIPPED_CONFIGS / self.model.rpartition("/")[2]
+            if not self._is_unreachable(error):
+                raise
+            if not shipped.is_dir() or Path(self.model).parent != Path("Qwen"):
+                raise CannotCheck(f"{self.model!r} is no folder here, and the Hub cannot be reached") from error
+            self.notes.append("from the shipped copy of config.json, since the Hub cannot be reached")
+            return AutoConfig.from_pretrained(shipped)
+
+    @once
+    def shape(self) -> ModelShape:
+        try:
+            return shape_of(self.model_config)
+        except ValueError as error:
+            raise CannotCheck(str(error)) from error
+
+    @once
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        try:
+            return load_processing_class(self.model, self.args)
+        except ValueError as error:
+            if self._is_unreachable(error):
+                raise CannotCheck(
+                    f"the tokenizer of {self.model!r} is not here, and the Hub cannot be reached"
+                ) from error
+            raise
+
+    @once
+    def dataset(self) -> Dataset:
+        if self.is_rl and not self.script_args.mixture and not self.script_args.dataset_name:
+            raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
+        try:
+            if self.is_rl:
+                return self.recipe.load_prompts(self.script_args)
+            return self.recipe.load_demonstrations(self.script_args, self.args.seed)
+        except ConnectionError as error:
+            raise CannotCheck("the dataset is not here, and the Hub cannot be reached") from error
+
+    @once
+    def reward_functions(self) -> list[Callable]:
+        return self.recipe.reward_functions(self.script_args, self.args, self.tokenizer)
+
+    @once
+    def window(self) -> int:
+        return window_of(self.model_config, self.args)
+
+    @once
+    def prompt_lengths(self) -> list[int]:
+        return prompt_lengths(
+            self.dataset, self.tokenizer, chat_template_kwargs=getattr(self.args, "chat_template_kwargs", None)
+        )
+
+    def _is_unreachable(self, error: ValueError) -> bool:
+        """Whether a file was not read because the Hub could not be asked, rather than because it is not there."""
+        return not Path(self.model).is_dir() and (HF_HUB_OFFLINE or "couldn't connect" in str(error))
+
+    def load(self) -> Load:
+        """What a rank computes, at the longest prompt that is known."""
+        weights = WIDTHS.get(self.args.model_init_kwargs.get("dtype") or "float32", 2)
+        args, compute = self.args, 2 if self.args.bf16 or self.args.fp16 else weights
+        common = Load(
+            batch=args.per_device_train_batch_size,
+            prompt=0,
+            completion=getattr(args, "max_length", None) or 0,
+            checkpointing=args.gradient_checkpointing,
+            accumulates=args.gradient_accumulation_steps > 1,
+            weight_bytes=weights,
+            compute_bytes=compute,
+            optimizer_states=OPTIMIZER_STATES.get(str(getattr(args.optim, "value", args.optim)), 2),
+            attention=self.model_args.attn_implementation or "sdpa",
+            device="cpu" if self.on_cpu else "cuda",
+        )
+        if not self.is_rl:
+            return common
+        colocated = args.use_vllm and args.vllm_mode == "colocate"
+        return replace(
+            common,
+            prompt=min(self.longest_prompt(), self.window),
+            completion=args.max_completion_length,
+            group=args.num_generations,
+            shared_prefix=getattr(args, "shared_prefix", False),
+            reference=args.beta > 0 and not self.model_args.use_peft,
+            generated=0 if args.use_vllm else args.generation_batch_size // self.placement.ranks,
+            vllm_share=args.vllm_gpu_memory_utilization if colocated else 0.0,
+            vllm_sleeps=args.vllm_enable_sleep_mode,
+            vllm_ranks=args.vllm_tensor_parallel_size,
+        )
+
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, or the whole window where prompts could not be measured."""
+        measured = self.known.get("prompt_lengths")
+        return max(measured[0]) if measured else self.window
+
+
+def read_subject(
+    config: str,
+    overrides: Sequence[str] = (),
+    gpus: int | None = None,
+    gpu_memory: float = 80.0,
+    accelerate_config: str | None = None,
+) -> Subject:
+    """
+    Resolve a configuration as the recipe would on `gpus` ranks, without any.
+
+    Args:
+        config (`str`):
+            Name or path of a recipe's YAML file.
+        overrides (`Sequence[str]`, *optional*):
+            Further arguments of the recipe, such as `["--sparsity_ratio", "0.2"]`.
+        gpus (`int`, *optional*):
+            GPUs of all nodes together; default what the accelerate config says.
+        gpu_memory (`float`, *optional*, defaults to `80.0`):
+            GiB of a GPU.
+        accelerate_config (`str`, *optional*):
+            Name or path of an accelerate config; default `zero3.yaml`, or `cpu.yaml` for a run on a CPU.
+
+    Returns:
+        `Subject`: The run.
+
+    Raises:
+        `ValueError`: If configuration or launch are wrong in themselves.
+    """
+    root = recipe_root()
+    recipes = root / "recipes"
+    settings = read_config(find_config(config, recipes))
+    on_cpu = _flag(overrides, "use_cpu", settings.get("use_cpu", False))
+    default = "cpu.yaml" if on_cpu else "zero3.yaml"
+    launch = find_config(accelerate_config or default, root / "accelerate_configs")
+
+    recipe = _load_recipe(recipes / "grpo_longact.py")
+    known = {name for cls in (recipe.RecipeArguments, LongActConfig, ModelConfig) for name in cls.__dataclass_fields__}
+    arguments = LongActConfig
+    if (unknown := set(settings) - known - {"env"}) and unknown <= set(SFTConfig.__dataclass_fields__) | {"max_rows"}:
+        recipe, arguments = _load_recipe(recipes / "sft_cold_start.py"), SFTConfig
+    weight_decay = float(settings.get("weight_decay", 0.0))
+    placement = read_launch(launch, gpus, weight_decay, masked=arguments is LongActConfig)
+
+    # The batch arithmetic of the launch, on one process that needs no GPU.
+    class Planned(arguments):
+        world_size = property(lambda self: placement.ranks)
+
+    argv = ["--config", config, *overrides, "--use_cpu", "true"]
+    script_args, args, model_args = parse_recipe((recipe.RecipeArguments, Planned, ModelConfig), argv, recipes)
+    args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
+    given = [part.removeprefix("--").split("=")[0] for part in overrides if part.startswith("--")]
+    resolved = {}
+    for name in [*settings, *(name for name in given if name not in settings)]:
+        for source in (script_args, args, model_args):
+            if name in source.__dataclass_fields__ and name != "use_cpu":
+                resolved[name] = getattr(source, name)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if on_cpu else int(gpu_memory * 2**30)
+    return Subject(recipe, script_args, args, model_args, resolved, placement, on_cpu, memory)
+
+
+def _flag(overrides: Sequence[str], name: str, default: bool) -> bool:
+    pairs = dict(zip(overrides, [*overrides[1:], "true"], strict=False))
+    return str(pairs.get(f"--{name}", default)).lower() in ("true", "1", "yes")
+
+
+def _load_recipe(path: Path) -> ModuleType:
+    name = path.stem
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
