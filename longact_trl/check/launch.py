@@ -10,6 +10,10 @@ from ..memory.load import Placement
 from ..recipe_config import read_config
 
 
+class LaunchError(ValueError):
+    """A launch that cannot train this run."""
+
+
 def read_launch(path: Path, gpus: int | None, weight_decay: float = 0.0, masked: bool = True) -> Placement:
     """
     Read an accelerate config as `accelerate launch --config_file` would.
@@ -28,8 +32,15 @@ def read_launch(path: Path, gpus: int | None, weight_decay: float = 0.0, masked:
         `Placement`: Backend and ranks.
 
     Raises:
-        `ValueError`: If the backend cannot mask rows, or is not installed.
+        `LaunchError`: If the backend cannot mask rows, or is not installed.
     """
+    try:
+        return _placement(path, gpus, weight_decay, masked)
+    except ValueError as error:
+        raise LaunchError(str(error)) from error
+
+
+def _placement(path: Path, gpus: int | None, weight_decay: float, masked: bool) -> Placement:
     config = read_config(path)
     ranks = gpus or int(config.get("num_processes", 1))
     if ranks < 1:

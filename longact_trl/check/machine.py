@@ -38,6 +38,11 @@ def versions(subject: Subject) -> str:
     return found + (", a vLLM that TRL supports" if subject.is_rl and subject.args.use_vllm else "")
 
 
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / GIB:.1f} GiB" if size > GIB else f"{size * 1024 / GIB:.1f} MiB"
+
+
 def memory(subject: Subject) -> str:
     """The memory plan fits the GPU, and vLLM's share holds a sequence."""
     shape, load = subject.shape, subject.load()
@@ -51,10 +56,10 @@ def memory(subject: Subject) -> str:
         )
     reserve = 0 if subject.on_cpu else RESERVE
     peak, limit = result.peak + reserve, subject.gpu_bytes
-    numbers = f"peak {peak / GIB:.1f} of {limit / GIB:.0f} GiB"
+    numbers = f"peak {size_text(peak)} of {size_text(limit)}"
     if peak > limit:
         changes = changes_that_fit(shape, subject.placement, load, limit)
-        fits = "; ".join(f"`{what}` → {size / GIB:.0f} GiB" for what, size in changes[:5])
+        fits = "; ".join(f"`{what}` → {size_text(size)}" for what, size in changes[:5])
         raise ValueError(f"{numbers}: does not fit. What would: {fits or 'more than one change, or a smaller model'}")
     if load.vllm_share:
         sequences = subject.args.generation_batch_size // subject.placement.ranks * load.vllm_ranks
@@ -75,7 +80,7 @@ def disk(subject: Subject) -> str:
     free = shutil.disk_usage(folder).free
     each = checkpoint_bytes(subject.shape, subject.placement, subject.load())
     needed = saved_bytes(subject.shape, subject.placement, subject.load(), subject.args)
-    text = f"{each / GIB:.1f} GiB a checkpoint, {needed / GIB:.1f} GiB at most; {free / GIB:.1f} GiB free in {folder}"
+    text = f"{size_text(each)} a checkpoint, {size_text(needed)} at most; {size_text(free)} free in {folder}"
     if needed > free:
         raise ValueError(
             f"{text}. Lower `save_total_limit` (the newest is written before the oldest goes), write "

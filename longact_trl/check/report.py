@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..memory.plan import GIB, RESERVE, MemoryPlan, plan
 from . import data, machine, settings
+from .launch import LaunchError
 from .subject import Subject, read_subject
 from .verdict import FAIL, PASS, UNKNOWN, WARN, CannotCheck, Verdict, judge
 
@@ -55,7 +56,7 @@ def check(
     try:
         subject = read_subject(config, overrides, gpus, gpu_memory, accelerate_config)
     except ValueError as error:
-        return None, [Verdict("configuration", FAIL, str(error))]
+        return None, [Verdict("sharding" if isinstance(error, LaunchError) else "configuration", FAIL, str(error))]
     chosen = {name: check for name, check in CHECKS.items() if subject.is_rl or name not in RL_ONLY}
     return subject, [judge(name, lambda check=check: check(subject)) for name, check in chosen.items()]
 
@@ -122,19 +123,18 @@ def histogram(lengths: list[int], window: int) -> Group:
     return Group(*lines)
 
 
-def memory_table(subject: Subject, result: MemoryPlan) -> Table:
+def memory_table(subject: Subject, result: MemoryPlan) -> Group:
     """What one GPU holds while it trains and while it generates."""
     load = subject.load()
-    measured = "prompt_lengths" in subject.known and subject.known["prompt_lengths"]
-    table = Table(
-        title=f"Memory of one {'process' if subject.on_cpu else 'GPU'}, GiB "
-        f"({load.batch} × ({load.prompt:,} + {load.completion:,}) tokens"
-        + ("" if measured or not subject.is_rl else ", the whole window since prompts were not measured")
-        + ")",
-        title_justify="left",
-    )
+    unit, name = (GIB, "GiB") if result.peak > GIB else (GIB // 1024, "MiB")
+    where = "this machine" if subject.on_cpu else "one GPU"
+    title = f"Memory of {where} in {name}, {load.batch} × {load.prompt + load.completion:,} tokens"
+    if subject.is_rl and not subject.known.get("prompt_lengths"):
+        title += ": the whole window, since prompts could not be measured"
+    table = Table(title=Text(f"Training peaks in: {result.moment}", style="italic"), title_justify="left")
     table.add_column("")
-    for column in ("training", "generating"):
+    columns = ("training", "generating") if result.generation else ("training",)
+    for column in columns:
         table.add_column(column, justify="right")
     names = dict.fromkeys([*result.parts, *result.generation])
     rows = {name: (result.parts.get(name, 0), result.generation.get(name, 0)) for name in names}
@@ -142,12 +142,10 @@ def memory_table(subject: Subject, result: MemoryPlan) -> Table:
         rows["reserve (assumed)"] = (RESERVE, RESERVE)
     for name, sizes in rows.items():
         if any(sizes):
-            table.add_row(name, *(f"{size / GIB:.1f}" if size else "–" for size in sizes))
+            table.add_row(name, *(f"{size / unit:.1f}" if size else "–" for size in sizes[: len(columns)]))
     totals = [sum(column) for column in zip(*rows.values(), strict=True)]
-    table.add_row("peak", *(f"{total / GIB:.1f}" for total in totals), style="bold")
-    table.caption = f"Training peaks at: {result.moment}."
-    table.caption_justify = "left"
-    return table
+    table.add_row("peak", *(f"{total / unit:.1f}" for total in totals[: len(columns)]), style="bold")
+    return Group(Text(title, style="italic"), table)
 
 
 def verdict_table(verdicts: list[Verdict]) -> Table:

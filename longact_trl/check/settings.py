@@ -15,7 +15,7 @@ def batch(subject: Subject) -> str:
     args, ranks = subject.args, subject.placement.ranks
     micro, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     sequences = ranks * micro * accumulated
-    step = f"{ranks} ranks × {micro} × {accumulated} accumulated = {sequences} sequences a step"
+    step = f"{ranks} rank{'s' * (ranks != 1)} × {micro} × {accumulated} accumulated = {sequences} sequences a step"
     if not subject.is_rl:
         return f"{step} of up to {args.max_length:,} tokens"
     tensor_parallel = args.vllm_tensor_parallel_size if args.use_vllm and args.vllm_mode == "colocate" else 1
@@ -25,7 +25,8 @@ def batch(subject: Subject) -> str:
         )
     prompts = args.generation_batch_size // args.num_generations
     steps = args.generation_batch_size * args.num_iterations / sequences
-    return f"{step}; a generation of {prompts} prompts × {args.num_generations} completions lasts {steps:g} step{'s' * (steps != 1)}"
+    lasts = f"{steps:g} step{'s' * (steps != 1)}"
+    return f"{step}; a generation of {prompts} prompts × {args.num_generations} completions lasts {lasts}"
 
 
 def sharding(subject: Subject) -> str:

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
@@ -132,8 +132,12 @@ class Subject:
             if self.is_rl:
                 return self.recipe.load_prompts(self.script_args)
             return self.recipe.load_demonstrations(self.script_args, self.args.seed)
-        except ConnectionError as error:
-            raise CannotCheck("the dataset is not here, and the Hub cannot be reached") from error
+        except Exception as error:
+            if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+                raise
+            if any(isinstance(cause, ConnectionError) for cause in _causes(error)):
+                raise CannotCheck("the dataset is not here, and the Hub cannot be reached") from error
+            raise ValueError(f"The dataset cannot be read: {error}") from error
 
     @once
     def reward_functions(self) -> list[Callable]:
@@ -263,3 +267,9 @@ def _load_recipe(path: Path) -> ModuleType:
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -172,9 +172,9 @@ def training_moment(shape: ModelShape, placement: Placement, load: Load, gradien
     head = gradients if stays else gradients * shape.embedding // shape.parameters
     top, lowest = recomputed + backward, recomputed + backward + (b * shape.embedding if shape.tied else 0)
     moments = [
-        ("LM head", shape.layers * kept + final + head_bytes(shape, load), gradients if stays else 0),
-        ("top layer", shape.layers * kept + top, head),
-        ("lowest layer", kept + lowest, gradients),
+        ("the LM head", shape.layers * kept + final + head_bytes(shape, load), gradients if stays else 0),
+        ("the top layer", shape.layers * kept + top, head),
+        ("the lowest layer", kept + lowest, gradients),
     ]
     return max(moments, key=lambda moment: moment[1] + moment[2])
 
@@ -188,11 +188,11 @@ class MemoryPlan:
         parts (`dict[str, int]`):
             Bytes by what they are, while training.
         generation (`dict[str, int]`):
-            The same while completions are generated.
+            The same while completions are generated; empty where none are, or a vLLM server does.
         moment (`str`):
-            Which moment of training the peak is at: `"LM head"`, `"top layer"` or `"lowest layer"`.
+            Which moment of training the peak is at: `"the LM head"`, `"the top layer"` or `"the lowest layer"`.
         kv_tokens (`int`):
-            Tokens that vLLM's KV cache has room for; negative where its weights alone do not fit; 0 without vLLM.
+            Tokens that vLLM's KV cache has room for, below 0 where not even its weights fit; 0 without vLLM.
     """
 
     parts: dict[str, int]
@@ -242,23 +242,24 @@ def plan(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0
         "gradients": gradients,
         "activations": activations,
         "gathered weights and buckets": transient,
-        "vLLM, awake": 0 if load.vllm_sleeps else vllm,
+        "vLLM": 0 if load.vllm_sleeps else vllm,
     }
-    generation = {**held, "vLLM": vllm}
-    kv_tokens = 0
+    generation, kv_tokens = dict(held), 0
+    if placement.is_deepspeed or placement.backend == "fsdp2":  # elsewhere zero_grad frees them
+        generation["gradients"] = state["gradients"]
     if vllm:
+        generation["vLLM"] = vllm
         weights = shape.parameters * load.compute_bytes // load.vllm_ranks
         kv_tokens = (vllm - weights - VLLM_WORKSPACE) * load.vllm_ranks // (shape.kv_elements * load.compute_bytes)
-    else:
-        generation["KV cache"] = (
-            load.generated * (load.prompt + load.completion) * shape.kv_elements * load.compute_bytes
-        )
+    elif load.generated:
+        window = load.generated * (load.prompt + load.completion)
+        generation["KV cache"] = window * shape.kv_elements * load.compute_bytes
         working = load.compute_bytes * (3 * shape.hidden + 3 * shape.intermediate)
         generation["prefill"] = load.generated * load.prompt * working
         generation["gathered weights and buckets"] = transient
-    if placement.is_deepspeed or placement.backend == "fsdp2":
-        generation["gradients"] = state["gradients"]
-    return MemoryPlan(training, {name: size for name, size in generation.items() if size}, moment, kv_tokens)
+    else:
+        generation = {}
+    return MemoryPlan(training, generation, moment, kv_tokens)
 
 
 def changes_that_fit(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int) -> list[tuple[str, int]]:
