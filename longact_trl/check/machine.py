@@ -47,7 +47,8 @@ def memory(subject: Subject) -> str:
     """The memory plan fits the GPU, and vLLM's share holds a sequence."""
     shape, load = subject.shape, subject.load()
     result = plan(shape, subject.placement, load, subject.gpu_bytes)
-    sequence = getattr(subject.args, "vllm_max_model_length", None) or subject.window if load.vllm_share else 0
+    positions = subject.model_config.get_text_config().max_position_embeddings
+    sequence = (subject.args.vllm_max_model_length or positions) if load.vllm_share else 0
     if result.kv_tokens < sequence:
         raise ValueError(
             f"vLLM would not start: beside its weights its share has room for {max(result.kv_tokens, 0):,} tokens of "

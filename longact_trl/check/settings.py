@@ -69,7 +69,7 @@ def rope(subject: Subject) -> str:
     """Trainer and vLLM have the same positions, and enough of them."""
     config, args = subject.model_config, subject.args
     text = config.get_text_config()
-    parameters = text.rope_parameters or {}
+    parameters = getattr(text, "rope_parameters", None) or {}
     kind = parameters.get("rope_type", "default")
     if not subject.is_rl:
         if args.max_length and args.max_length > text.max_position_embeddings:

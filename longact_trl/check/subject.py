@@ -115,6 +115,7 @@ class Subject:
 
     @once
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        _ = self.model_config  # without a model there is none
         try:
             return load_processing_class(self.model, self.args)
         except ValueError as error:
