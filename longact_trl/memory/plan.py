@@ -165,16 +165,14 @@ def training_moment(shape: ModelShape, placement: Placement, load: Load, gradien
     b = load.compute_bytes
     layer = layer_bytes(shape, load)
     kept = load.tokens * shape.hidden * b if load.checkpointing else layer
-    recomputed = layer if load.checkpointing else 0
     final = load.tokens * shape.hidden * (2 * b + (FLOAT32 if b < FLOAT32 else 0))
     backward = load.tokens * b * (2 * shape.intermediate + 2 * shape.hidden) + b * shape.hidden * shape.intermediate
     stays = load.accumulates or placement.backend not in ("single", "ddp")
     head = gradients if stays else gradients * shape.embedding // shape.parameters
-    top, lowest = recomputed + backward, recomputed + backward + (b * shape.embedding if shape.tied else 0)
     moments = [
         ("the LM head", shape.layers * kept + final + head_bytes(shape, load), gradients if stays else 0),
-        ("the top layer", shape.layers * kept + top, head),
-        ("the lowest layer", kept + lowest, gradients),
+        ("the top layer", (shape.layers - 1) * kept + layer + backward, head),
+        ("the lowest layer", layer + backward + (b * shape.embedding if shape.tied else 0), gradients),
     ]
     return max(moments, key=lambda moment: moment[1] + moment[2])
 
