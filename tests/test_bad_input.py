@@ -183,6 +183,24 @@ def test_vllm_that_trl_supports(tmp_path, monkeypatch):
     check_vllm(make_args(tmp_path, use_vllm=False))
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {"model_init_kwargs": {"rope_parameters": {"rope_type": "yarn"}}},
+            "sets rope_parameters for the trainer alone",
+        ),
+        ({"vllm_max_model_length": 300}, "`vllm_max_model_length`=300 is more than .*max_position_embeddings=256"),
+    ],
+    ids=["rope", "window"],
+)
+def test_positions_that_vllm_would_not_share(tmp_path, no_weights, monkeypatch, settings, message):
+    install_vllm(monkeypatch, "0.31.0")
+    args = make_args(tmp_path, use_vllm=True, vllm_mode="colocate", **settings)
+    with pytest.raises(ValueError, match=message):
+        LongActTrainer(str(no_weights), spread_reward, args, make_prompts())
+
+
 def test_an_output_directory_of_another_run(tmp_path):
     (tmp_path / "checkpoint-50").mkdir()
     with pytest.raises(ValueError, match="holds another run's checkpoint-50.*resume_from_checkpoint='auto'"):

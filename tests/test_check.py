@@ -250,7 +250,7 @@ def test_no_key_is_shown(write, monkeypatch):
     assert main(write(report_to="wandb", push_to_hub=True), console=console) == 0
     shown = console.file.getvalue()
     assert "wandb-secret" not in shown and "hf_secret" not in shown
-    assert re.search(r"tracker +│ pass .* a key is set", shown)
+    assert re.search(r"tracker +│ pass .*\(a key is set", shown)
     assert re.search(r"Hub +│ could not check .* there is a Hub token; offline", shown)
 
 
@@ -296,21 +296,25 @@ def test_what_ships_passes(path, monkeypatch):
         assert subject.shape.parameters == {"8": 8_190_735_360, "4": 4_022_468_096}[path.stem.split("qwen3_")[1][0]]
 
 
-def test_the_command(write, monkeypatch):
-    """Exit codes, the recipe's own overrides, and a report that a person can read."""
-    monkeypatch.setenv("COLUMNS", "160")
-    good = CliRunner().invoke(app, ["check", "--config", write(), "--sparsity_ratio", "0.5"])
+def run(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `longact check`, with the lines of a cell joined."""
+    done = CliRunner().invoke(app, ["check", *arguments])
     enable_progress_bar()
-    assert good.exit_code == 0, good.output
-    assert re.search(r"sparsity_ratio +│ 0.5", good.output) and "floor(0.5·32) = 16 channels" in good.output
-    bars = re.findall(r"(\d+) – +\d+ █* *(\d+)", good.output)
-    assert len(bars) == 10 and sum(int(count) for _, count in bars) == 90
-    assert "0 of 90 are longer than the window" in good.output
-    assert re.search(r"peak +│ +\d+\.\d", good.output) and good.output.rstrip().endswith("15 pass")
-    bad = CliRunner().invoke(app, ["check", "--config", write(), "--strategy", "biggest"])
-    assert bad.exit_code == 1 and "Unknown `strategy` 'biggest'" in bad.output
-    plan = CliRunner().invoke(
-        app, ["check", "--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none"]
-    )
-    assert plan.exit_code == 1 and "does not fit" in plan.output
-    assert "`--accelerate-config zero3.yaml` → 47.3 GiB" in plan.output.replace("\n", " ")
+    return done.exit_code, re.sub(r"[│\s]+", " ", done.output)
+
+
+def test_the_command(write):
+    """Exit codes, the recipe's own overrides, and a report that a person can read."""
+    code, shown = run("--config", write(), "--sparsity_ratio", "0.5")
+    assert code == 0 and shown.endswith("15 pass ")
+    assert "sparsity_ratio 0.5" in shown and "floor(0.5·32) = 16 channels" in shown
+    bars = re.findall(r"[\d,]+ – [\d,]+ █* ?(\d+)", shown)
+    assert len(bars) == 10 and sum(map(int, bars)) == 90
+    assert "0 of 90 are longer than the window" in shown
+    assert re.search(r"Memory of this machine in MiB, 16 × 1\d\d tokens", shown)
+    assert re.search(r"peak \d+\.\d \d+\.\d", shown)
+    code, shown = run("--config", write(), "--strategy", "biggest")
+    assert code == 1 and "Unknown `strategy` 'biggest'" in shown
+    code, shown = run("--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none")
+    assert code == 1 and "does not fit" in shown
+    assert "`--accelerate-config zero3.yaml` → 47.3 GiB" in shown
