@@ -7,6 +7,8 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pytest
 import trl.import_utils as trl_imports
 import yaml
@@ -45,12 +47,14 @@ DiskUsage = namedtuple("DiskUsage", "total used free")
 
 @pytest.fixture(autouse=True)
 def this_machine(monkeypatch):
-    """Enough disk and nobody logged in, whatever the machine."""
+    """Offline, enough disk and nobody logged in, whatever the machine."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: DiskUsage(10**16, 0, 10**16))
     for name in ("WANDB_MODE", "WANDB_API_KEY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", "/dev/null")
-    monkeypatch.setattr(machine.huggingface_hub, "get_token", lambda: None)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
 
 
 @pytest.fixture
@@ -245,7 +249,7 @@ def test_disk(write, monkeypatch):
 
 def test_no_key_is_shown(write, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "wandb-secret")
-    monkeypatch.setattr(machine.huggingface_hub, "get_token", lambda: "hf_secret")
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_secret")
     console = Console(file=io.StringIO(), width=200)
     assert main(write(report_to="wandb", push_to_hub=True), console=console) == 0
     shown = console.file.getvalue()

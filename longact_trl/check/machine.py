@@ -8,7 +8,6 @@ from pathlib import Path
 
 import huggingface_hub
 import requests
-from huggingface_hub.constants import HF_HUB_OFFLINE
 from packaging.requirements import Requirement
 
 from ..checkpoints import check_strategy, resolve_resume
@@ -126,7 +125,7 @@ def hub(subject: Subject) -> str:
 def _hub_user() -> str:
     if not huggingface_hub.get_token():
         raise ValueError("The Hub wants a login to push to. Run `hf auth login`, or set HF_TOKEN.")
-    if HF_HUB_OFFLINE:
+    if huggingface_hub.is_offline_mode():
         raise CannotCheck("there is a Hub token; offline, whether it is valid is not known")
     try:
         return f"logged in as {huggingface_hub.whoami()['name']}"

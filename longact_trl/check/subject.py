@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from datasets import Dataset
-from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub import is_offline_mode
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig
 
@@ -156,7 +156,7 @@ class Subject:
 
     def _is_unreachable(self, error: ValueError) -> bool:
         """Whether a file was not read because the Hub could not be asked, rather than because it is not there."""
-        return not Path(self.model).is_dir() and (HF_HUB_OFFLINE or "couldn't connect" in str(error))
+        return not Path(self.model).is_dir() and (is_offline_mode() or "couldn't connect" in str(error))
 
     def load(self) -> Load:
         """What a rank computes, at the longest prompt that is known."""
