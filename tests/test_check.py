@@ -102,6 +102,7 @@ def model_with(folder: Path, template: str | None = None, **changes) -> str:
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 4096}
 GPUS = {"use_cpu": None, "bf16": True, "dtype": "bfloat16"}
 VLLM = {**GPUS, "use_vllm": True, "vllm_mode": "colocate"}
+LORA = {"use_peft": True, "lora_target_modules": ["q_proj", "k_proj"], "lora_r": 4}
 MANY = {**GPUS, "per_device_train_batch_size": 512, "gradient_checkpointing": False}
 SMALL_SHARE = {"vllm_gpu_memory_utilization": 0.0251, "vllm_max_model_length": 200}
 CASES = {  # check: changes of the configuration, arguments of the check, verdict, what it says
@@ -112,6 +113,8 @@ CASES = {  # check: changes of the configuration, arguments of the check, verdic
     "tensor parallel": ("batch", {**VLLM, "vllm_tensor_parallel_size": 3}, {}, FAIL, "does not divide 8 ranks"),
     "8 GPUs, 1 process": ("sharding", GPUS, {"accelerate_config": "single_process.yaml", "gpus": 8}, FAIL, "7 of 8"),
     "λ below one channel": ("model and λ", {"sparsity_ratio": 0.03}, {}, FAIL, "selects none of the 32 channels"),
+    "an adapter": ("model and λ", LORA, {}, PASS, "1.3M parameters, of which an adapter's 0.0M train"),
+    "quantised weights": ("memory", {**LORA, "load_in_4bit": True}, {}, UNKNOWN, "needs the shape, see above"),
     "no model": ("model and λ", {"model_name_or_path": None}, {}, FAIL, "set `model_name_or_path`"),
     "a model on the Hub": ("model and λ", {"model_name_or_path": "a/b"}, {}, UNKNOWN, "Hub cannot be reached"),
     "completions fill the window": ("rope and window", {"max_completion_length": 4096}, {}, FAIL, "no room"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trl.trainer.utils as trl_utils
 from conftest import make_decoder, make_model, make_trainer
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, MixtralConfig
 
 from longact_trl.check.subject import SHIPPED_CONFIGS
@@ -61,6 +62,20 @@ def test_a_shape_counts_what_the_model_has(model_type, tied):
     assert (shape.query, shape.key) == (attention.q_proj.out_features, attention.k_proj.out_features)
     assert (shape.layers, shape.vocab, shape.tied, shape.qk_norm) == (2, 48, tied, model_type == "qwen3")
     assert (shape.embedding, shape.kv_elements) == (model.lm_head.weight.numel(), 2 * 2 * shape.key)
+
+
+def test_an_adapter_trains_its_own_parameters_alone():
+    model = make_decoder("qwen3")
+    adapter = LoraConfig(target_modules=["q_proj", "k_proj"], r=2)
+    shape = shape_of(model.config, adapter)
+    trained = get_peft_model(model, adapter)
+    assert (shape.trainable, shape.parameters) == trained.get_nb_trainable_parameters()
+    sizes = state_bytes(shape, Placement("single"), Load(1, 8, 8))
+    assert sizes == {
+        "weights": 2 * shape.parameters,
+        "gradients": 2 * shape.trainable,
+        "optimizer": 4 * shape.trainable,
+    }
 
 
 def test_a_model_without_a_formula_is_refused():

@@ -49,10 +49,17 @@ def model(subject: Subject) -> str:
         return f"{type(config).__name__.removesuffix('Config')}{note}"
     args = subject.args
     check_model_config(config, args, subject.model_args.use_peft)
-    size = _count(subject.shape.parameters)
+    try:
+        shape = subject.shape
+    except CannotCheck as reason:
+        return Caution(
+            f"λ selects channels of every projection{note}; how large the model is could not be read: {reason}"
+        )
+    size = _count(shape.parameters)
+    if shape.trainable < shape.parameters:
+        size += f", of which an adapter's {_count(shape.trainable).removesuffix(' parameters')} train"
     if args.strategy == "dense":
         return f"{size}, every row of W_Q and W_K learns{note}"
-    shape = subject.shape
     dim = shape.head_dim
     k = num_selected(args.sparsity_ratio, dim)
     return (

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset
 from huggingface_hub import is_offline_mode
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
-from trl import ModelConfig, SFTConfig
+from trl import ModelConfig, SFTConfig, get_peft_config
 
 from ..config import LongActConfig
 from ..data.length import prompt_lengths
@@ -108,8 +108,10 @@ class Subject:
 
     @once
     def shape(self) -> ModelShape:
+        if self.model_args.load_in_4bit or self.model_args.load_in_8bit:
+            raise CannotCheck("quantised weights have no memory formula yet")
         try:
-            return shape_of(self.model_config)
+            return shape_of(self.model_config, get_peft_config(self.model_args))
         except ValueError as error:
             raise CannotCheck(str(error)) from error
 

@@ -11,7 +11,7 @@ from .shape import ModelShape
 
 def checkpoint_bytes(shape: ModelShape, placement: Placement, load: Load) -> int:
     """
-    One checkpoint: weights and optimizer states of all ranks. ZeRO-1 and -2 write the weights a second time.
+    One checkpoint: weights that train and optimizer states, of all ranks. ZeRO-1 and -2 write the weights twice.
 
     Args:
         shape (`ModelShape`):
@@ -27,7 +27,11 @@ def checkpoint_bytes(shape: ModelShape, placement: Placement, load: Load) -> int
     whole = replace(placement, ranks=1, offload_optimizer=False, offload_weights=False)
     state = state_bytes(shape, whole, load)
     copies = 2 if placement.backend in ("zero0", "zero1", "zero2") else 1
-    return copies * state["weights"] + state["optimizer"]
+    return copies * _weights(shape, state) + state["optimizer"]
+
+
+def _weights(shape: ModelShape, state: dict[str, int]) -> int:
+    return state["weights"] * shape.trainable // shape.parameters  # an adapter is saved without its base
 
 
 def saved_bytes(shape: ModelShape, placement: Placement, load: Load, args: TrainingArguments) -> int:
@@ -48,7 +52,7 @@ def saved_bytes(shape: ModelShape, placement: Placement, load: Load, args: Train
         `int`: Bytes.
     """
     each = checkpoint_bytes(shape, placement, load)
-    final = each - state_bytes(shape, replace(placement, ranks=1, offload_optimizer=False), load)["optimizer"]
+    final = _weights(shape, state_bytes(shape, replace(placement, ranks=1, offload_weights=False), load))
     if args.save_only_model:
         each = final
     if args.save_strategy == "no":

@@ -34,7 +34,7 @@ def state_bytes(shape: ModelShape, placement: Placement, load: Load) -> dict[str
 
     A parameter takes, before sharding, with s optimizer states and weights loaded in w bytes: on one GPU w + w + w·s;
     under DDP another w for its buckets; under DeepSpeed b + b + 4·(1+s), the 1 being the float32 master; under FSDP2,
-    which accelerate trains in float32, 4 + 4 + 4·s.
+    which accelerate trains in float32, 4 + 4 + 4·s. What an adapter leaves frozen takes its weight alone.
 
     Args:
         shape (`ModelShape`):
@@ -54,7 +54,8 @@ def state_bytes(shape: ModelShape, placement: Placement, load: Load) -> dict[str
         width = FLOAT32 if placement.backend == "fsdp2" else load.weight_bytes
         buckets = 2 if placement.backend == "ddp" else 1
         each = {"weights": width, "gradients": width * buckets, "optimizer": width * states}
-    sizes = {what: shape.parameters * width // placement.share_of(what) for what, width in each.items()}
+    counts = {"weights": shape.parameters, "gradients": shape.trainable, "optimizer": shape.trainable}
+    sizes = {what: counts[what] * width // placement.share_of(what) for what, width in each.items()}
     sizes["optimizer"] *= not placement.offload_optimizer
     sizes["weights"] *= not placement.offload_weights
     return sizes
@@ -137,7 +138,8 @@ def head_bytes(shape: ModelShape, load: Load) -> int:
     rows, columns = min(load.scored, HEAD_TOKENS), min(shape.vocab, HEAD_COLUMNS)
     tile = rows * (HEAD_COLUMNS * load.compute_bytes + columns * FLOAT32 * TILE_COPIES[load.device])
     cast = load.compute_bytes if load.compute_bytes < FLOAT32 else 0
-    return int(tile) + (FLOAT32 + cast) * (shape.embedding + load.scored * shape.hidden)
+    weight = shape.embedding if shape.trainable == shape.parameters else 0  # an adapter leaves the head frozen
+    return int(tile) + (FLOAT32 + cast) * (weight + load.scored * shape.hidden)
 
 
 def training_moment(shape: ModelShape, placement: Placement, load: Load, gradients: int) -> tuple[str, int, int]:

@@ -1,11 +1,16 @@
 """The sizes of a model that decide how much memory training takes, read from a skeleton without weights."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from ..projections import find_projections
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,8 @@ class ModelShape:
     Args:
         parameters (`int`):
             All parameters; tied embeddings count once.
+        trainable (`int`):
+            Parameters that have a gradient: an adapter's, or all.
         layers (`int`):
             L, decoder layers.
         layer_parameters (`int`):
@@ -41,6 +48,7 @@ class ModelShape:
     """
 
     parameters: int
+    trainable: int
     layers: int
     layer_parameters: int
     hidden: int
@@ -64,13 +72,15 @@ class ModelShape:
         return 2 * self.layers * self.key
 
 
-def shape_of(config: PretrainedConfig) -> ModelShape:
+def shape_of(config: PretrainedConfig, peft_config: "PeftConfig | None" = None) -> ModelShape:
     """
     Read the sizes of a model on the meta device, where parameters take no memory.
 
     Args:
         config (`PretrainedConfig`):
             Configuration of a dense decoder-only model.
+        peft_config (`PeftConfig`, *optional*):
+            Adapter that is trained instead of the model.
 
     Returns:
         `ModelShape`: Its sizes.
@@ -87,10 +97,18 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         skeleton = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     query, key = find_projections(skeleton)[:2]
     layer = skeleton.get_submodule(query.name.split(".self_attn")[0])
+    layer_parameters = sum(p.numel() for p in layer.parameters())
+    qk_norm = hasattr(layer.self_attn, "q_norm")
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        with torch.device("meta"):
+            skeleton = get_peft_model(skeleton, peft_config)
     return ModelShape(
         parameters=sum(p.numel() for p in skeleton.parameters()),
+        trainable=sum(p.numel() for p in skeleton.parameters() if p.requires_grad),
         layers=text.num_hidden_layers,
-        layer_parameters=sum(p.numel() for p in layer.parameters()),
+        layer_parameters=layer_parameters,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
         query=query.num_heads * query.head_dim,
@@ -99,5 +117,5 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         head_dim=query.head_dim,
         vocab=text.vocab_size,
         tied=bool(text.tie_word_embeddings),
-        qk_norm=hasattr(layer.self_attn, "q_norm"),
+        qk_norm=qk_norm,
     )
