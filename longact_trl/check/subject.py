@@ -133,7 +133,7 @@ class Subject:
             raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
         try:
             if self.is_rl:
-                return self.recipe.load_prompts(self.script_args)
+                return self.recipe.load_prompts(self.script_args, self.args, self._tokenizer_if_here())
             return self.recipe.load_demonstrations(self.script_args, self.args.seed)
         except Exception as error:
             if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
@@ -141,6 +141,12 @@ class Subject:
             if any(isinstance(cause, ConnectionError) for cause in _causes(error)):
                 raise CannotCheck("the dataset is not here, and the Hub cannot be reached") from error
             raise ValueError(f"The dataset cannot be read: {error}") from error
+
+    def _tokenizer_if_here(self) -> PreTrainedTokenizerBase | None:
+        try:
+            return self.tokenizer
+        except CannotCheck:  # only the synthetic source of a mixture needs one, and says so
+            return None
 
     @once
     def reward_functions(self) -> list[Callable]:
