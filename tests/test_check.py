@@ -61,7 +61,7 @@ def this_machine(monkeypatch):
 def write(tmp_path):
     """Write a configuration that differs from the good one, and return its path."""
     (tmp_path / "data.yaml").write_text(
-        yaml.safe_dump({"seed": 0, "sources": [{"loader": "synthetic", "num_prompts": 90}]})
+        yaml.safe_dump({"seed": 0, "sources": [{"loader": "tiny_tasks", "num_prompts": 90}]})
     )
 
     def write_config(**changes) -> str:
