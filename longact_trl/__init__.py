@@ -7,6 +7,7 @@ from ._version import __version__
 
 
 if TYPE_CHECKING:
+    from .analysis.perturbation import perturb_activations
     from .callback import MaskRefreshCallback
     from .config import LongActConfig
     from .magnitude import measure_magnitudes
@@ -22,6 +23,7 @@ __all__ = [
     "answer_reward",
     "format_reward",
     "measure_magnitudes",
+    "perturb_activations",
     "select_rows",
 ]
 
@@ -33,6 +35,7 @@ _MODULES = {
     "answer_reward": "rewards",
     "format_reward": "rewards",
     "measure_magnitudes": "magnitude",
+    "perturb_activations": "analysis.perturbation",
     "select_rows": "masks",
 }
 

@@ -85,7 +85,7 @@ class MagnitudeObserver:
 
     def _add(self, projection: Projection, output: torch.Tensor, spans: list[slice | torch.Tensor]) -> None:
         with torch.no_grad():
-            norms = sum(_channel_norms(sequence[span]).double() for sequence, span in zip(output, spans, strict=True))
+            norms = sum(channel_norms(sequence[span]).double() for sequence, span in zip(output, spans, strict=True))
             if projection.name in self._sums:
                 norms = norms + self._sums[projection.name]
             self._sums[projection.name] = norms
@@ -137,8 +137,17 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _channel_norms(sequence: torch.Tensor) -> torch.Tensor:
-    """L2 norm over the tokens of one sequence, (S, C) in any dtype to float32 (C,)."""
+def channel_norms(sequence: torch.Tensor) -> torch.Tensor:
+    """
+    L2 norm over the tokens of one sequence, the inner part of Eq. 2.
+
+    Args:
+        sequence (`torch.Tensor` of shape (S, C)):
+            Activations in any dtype, without padding.
+
+    Returns:
+        `torch.FloatTensor` of shape (C,): Summed in float32.
+    """
     # `vector_norm(dtype=float32)` would do, but copies the whole of a bfloat16 sequence on the CPU.
     return sum(chunk.float().square().sum(0) for chunk in sequence.split(CHUNK_TOKENS)).sqrt()
 

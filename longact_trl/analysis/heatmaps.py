@@ -104,12 +104,16 @@ def shown_layers(magnitudes: Mapping[str, torch.Tensor]) -> dict[str, dict[str, 
         raise ValueError("There are no magnitudes to draw: nothing was measured yet (`strategy` 'massive' or 'min').")
     layers: dict[str, dict[str, str]] = {}
     for name in magnitudes:
-        *path, _ = name.split(".")
-        layer = next((part for part in reversed(path) if part.isdigit()), ".".join(path))
-        layers.setdefault(layer, {})[kind_of(name)] = name
+        layers.setdefault(layer_of(name), {})[kind_of(name)] = name
     last, count = len(layers) - 1, min(len(layers), MAX_LAYERS)
     chosen = {round(i * last / max(count - 1, 1)) for i in range(count)}
     return {layer: named for i, (layer, named) in enumerate(layers.items()) if i in chosen}
+
+
+def layer_of(name: str) -> str:
+    """Number of the layer in a projection's name: `"7"` of `"model.layers.7.self_attn.q_proj"`."""
+    *path, _ = name.split(".")
+    return next((part for part in reversed(path) if part.isdigit()), ".".join(path))
 
 
 def kind_of(name: str) -> str:

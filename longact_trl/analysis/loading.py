@@ -1,0 +1,129 @@
+"""A model by its name: what can be known without its weights, and then the weights."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..projections import Projection, find_projections
+from .heatmaps import KINDS, layer_of
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_skeleton(model: str) -> nn.Module:
+    """
+    The model without weights: every module is there, on the meta device.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+
+    Returns:
+        `nn.Module`
+
+    Raises:
+        `ValueError`: If there is no such model, or it is none that transformers itself can build.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    if Path(model, "adapter_config.json").is_file():
+        raise ValueError(
+            f"{model!r} is a PEFT adapter. Merge it first: `model.merge_and_unload().save_pretrained(…)`."
+        )
+    with naming(model):
+        config = AutoConfig.from_pretrained(model)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{model!r} is a {config.model_type!r}, of which transformers has no causal language model.")
+    with torch.device("meta"):
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+
+
+def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
+    """The model's tokenizer. `ValueError` if there is none."""
+    from transformers import AutoTokenizer
+
+    with naming(model):
+        return AutoTokenizer.from_pretrained(model)
+
+
+def load_model(model: str, dtype: str | torch.dtype = "auto") -> "PreTrainedModel":
+    """
+    The model with its weights, ready to run, on the GPUs if there are any.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`):
+            The checkpoint's own by default; on a CPU float32 in place of half precision, which few CPUs compute with.
+
+    Returns:
+        `PreTrainedModel`: In evaluation mode.
+
+    Raises:
+        `ValueError`: If there is no such model.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    on_gpu = torch.cuda.is_available()
+    with naming(model):
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map="auto" if on_gpu else None)
+    if dtype == "auto" and not on_gpu:
+        loaded = loaded.float()
+    return loaded.eval()
+
+
+@contextmanager
+def naming(model: str) -> Iterator[None]:
+    """Turn what transformers raises for a model that is not there into a `ValueError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"Cannot read {model!r}: neither a folder with a model here, nor reachable on the Hub. Check the name and "
+            f"the connection, or run `hf auth login` for a gated model. ({reason})"
+        ) from error
+
+
+def choose_projections(model: nn.Module, kinds: Sequence[str], layers: str | None = None) -> list[Projection]:
+    """
+    The projections that a user asked for.
+
+    Args:
+        model (`nn.Module`):
+            A causal language model, also one without weights.
+        kinds (`Sequence[str]`):
+            Some of `"q"`, `"k"` and `"v"`.
+        layers (`str`, *optional*):
+            Numbers and ranges, e.g. `"0,5,10-12"`. Default: all.
+
+    Returns:
+        `list[Projection]`: In layer order.
+
+    Raises:
+        `ValueError`: For an unknown kind or layer.
+    """
+    if not kinds or set(kinds) - set(KINDS):
+        raise ValueError(f"Unknown projections {','.join(kinds)!r}. Write some of q,k,v.")
+    projections = find_projections(model, kinds)
+    if layers is None:
+        return projections
+    known = list(dict.fromkeys(layer_of(p.name) for p in projections))
+    chosen = set()
+    for part in layers.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"Cannot read layers {layers!r}. Write numbers and ranges, as in 0,5,10-12.")
+        numbers = [str(number) for number in range(int(first), int(last or first) + 1)]
+        if not numbers or set(numbers) - set(known):
+            raise ValueError(f"No layer {part.strip()}: the model has layers {known[0]} to {known[-1]}.")
+        chosen.update(numbers)
+    return [p for p in projections if layer_of(p.name) in chosen]

@@ -1,0 +1,134 @@
+"""Texts to look at a model with: a user's files, a benchmark's prompts, or three kinds that every Python brings along."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..data.synthetic import generate_rows
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MODULES = ("argparse", "asyncio/base_events", "collections/__init__", "dataclasses", "datetime", "decimal", "difflib")
+MODULES += ("doctest", "email/message", "fractions", "http/client", "inspect", "ipaddress", "json/decoder", "locale")
+MODULES += ("mailbox", "optparse", "os", "pathlib", "pickle", "pydoc", "random", "shutil", "smtplib", "socket")
+MODULES += ("statistics", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "tokenize", "typing", "uuid")
+MAX_UNKNOWN = 0.05  # of a built-in text's tokens; a word-level tokenizer made for one task cannot read the others
+CHARACTERS_A_TOKEN = 12  # more than any tokenizer spends on these texts, so enough is cut for `num_tokens`
+
+
+def _prose() -> Iterator[str]:
+    """The reference manual of Python's language, 450,000 characters of English from the standard library."""
+    from pydoc_data.topics import topics
+
+    yield from topics.values()
+
+
+def _code() -> Iterator[str]:
+    """Modules of the standard library."""
+    library = Path(os.__file__).parent
+    for module in MODULES:
+        if (file := library / f"{module}.py").is_file():
+            yield file.read_text("utf-8")
+
+
+def _facts() -> Iterator[str]:
+    """Synthetic facts among filler, with questions and answers: `longact_trl.data.synthetic`, without end."""
+    for row in generate_rows(0):
+        yield f"{row['prompt'][0]['content']} {row['demonstration']}"
+
+
+BUILT_IN: dict[str, Callable[[], Iterator[str]]] = {"prose": _prose, "code": _code, "facts": _facts}
+
+
+def built_in_texts(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> dict[str, torch.Tensor]:
+    """
+    Prose, code and synthetic facts, as far as the tokenizer knows their words.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's.
+        num_tokens (`int`):
+            Length of each text; shorter only where a text ends before.
+
+    Returns:
+        `dict[str, torch.LongTensor]`: Name to token ids of shape (S,).
+    """
+    found = {}
+    for name, parts in BUILT_IN.items():
+        ids = encode(tokenizer, _begin(parts(), CHARACTERS_A_TOKEN * num_tokens))[:num_tokens]
+        unknown = 0 if tokenizer.unk_token_id is None else (ids == tokenizer.unk_token_id).float().mean().item()
+        if unknown <= MAX_UNKNOWN:
+            found[name] = ids
+    return found
+
+
+def _begin(parts: Iterator[str], num_characters: int) -> str:
+    taken, size = [], 0
+    for part in parts:
+        taken.append(part)
+        size += len(part)
+        if size >= num_characters:
+            break
+    return "\n\n".join(taken)
+
+
+def file_texts(tokenizer: "PreTrainedTokenizerBase", files: Sequence[Path], num_tokens: int | None) -> dict:
+    """
+    A user's own texts.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's.
+        files (`Sequence[Path]`):
+            UTF-8 text.
+        num_tokens (`int` or `None`):
+            Where to cut; `None` takes all of it.
+
+    Returns:
+        `dict[str, torch.LongTensor]`: Name of the file to token ids of shape (S,).
+
+    Raises:
+        `ValueError`: If a file cannot be read, is empty, or two have the same name.
+    """
+    found = {}
+    for file in files:
+        try:
+            ids = encode(tokenizer, file.read_text("utf-8"))[:num_tokens]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"Cannot read {str(file)!r} as UTF-8 text: {error}") from error
+        if len(ids) < 2:
+            raise ValueError(f"{str(file)!r} holds {len(ids)} tokens: there is nothing to measure.")
+        if file.stem in found:
+            raise ValueError(f"Two texts are called {file.stem!r}: rename one, so that they can be told apart.")
+        found[file.stem] = ids
+    return found
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> torch.Tensor:
+    """Token ids of shape (S,), without the tokenizer's warning that a text is longer than the model's window."""
+    return torch.tensor(tokenizer(text, verbose=False)["input_ids"])
+
+
+def parse_length(length: str) -> int:
+    """
+    A number of tokens as people write it.
+
+    Args:
+        length (`str`):
+            `"4096"`, `"4k"` (1k is 1,024).
+
+    Returns:
+        `int`
+
+    Raises:
+        `ValueError`: If it is none.
+    """
+    number = length.lower().removesuffix("k")
+    if not number.isdigit() or int(number) == 0:
+        raise ValueError(f"Cannot read a length from {length!r}. Write tokens: 4096, or 4k.")
+    return int(number) * (1024 if length.lower().endswith("k") else 1)

@@ -1,0 +1,84 @@
+"""Single weights out of a checkpoint's safetensors files, without a model around them."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class WeightFiles:
+    """
+    A checkpoint in a folder or on the Hub. Only the rows that are asked for are read, from the shard that has them.
+
+    Args:
+        model (`str` or `Path`):
+            Folder or Hub id.
+
+    Raises:
+        `ValueError`: If there is neither, or it has no safetensors.
+    """
+
+    def __init__(self, model: str | Path):
+        self.name = str(model)
+        self.folder = Path(model) if Path(model).is_dir() else _download(str(model))
+        if (self.folder / INDEX).is_file():
+            self._file_of = json.loads((self.folder / INDEX).read_text())["weight_map"]
+        elif (self.folder / SINGLE).is_file():
+            with safe_open(self.folder / SINGLE, "pt") as file:
+                self._file_of = dict.fromkeys(file.keys(), SINGLE)
+        else:
+            raise ValueError(
+                f"{self.name} holds neither {SINGLE} nor {INDEX}. Name the folder that `save_pretrained` wrote: for a "
+                "training run its `output_dir` or one of its checkpoint-N folders."
+            )
+
+    def __contains__(self, tensor: str) -> bool:
+        return tensor in self._file_of
+
+    def read(self, tensor: str, rows: slice = slice(None)) -> torch.Tensor:
+        """
+        Some rows of a tensor.
+
+        Args:
+            tensor (`str`):
+                Its name in the files.
+            rows (`slice`, *optional*):
+                Which rows; all by default.
+
+        Returns:
+            `torch.Tensor`: In the dtype of the file.
+
+        Raises:
+            `ValueError`: If there is no such tensor.
+        """
+        if tensor not in self:
+            raise ValueError(
+                f"{self.name} has no weight {tensor}: it is not the same architecture as the other model."
+            )
+        with safe_open(self.folder / self._file_of[tensor], "pt") as file:
+            return file.get_slice(tensor)[rows]
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [
+        "*.json",
+        "model*.safetensors",
+        "longact/*",
+        "checkpoint-*/longact/*",
+        "checkpoint-*/trainer_state.json",
+    ]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"Cannot read {model!r}: neither a folder here, nor reachable on the Hub. Check the name and the "
+            f"connection, or run `hf auth login` for a gated model. ({reason})"
+        ) from error
