@@ -1,5 +1,8 @@
 """The `longact` command. Each function here only reads its arguments; the work is done by the module it imports."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,3 +44,94 @@ def check(
     from .check.report import main
 
     raise typer.Exit(main(config, context.args, gpus, gpu_memory, accelerate_config))
+
+
+Model = Annotated[str, typer.Argument(help="Folder or Hub id.", show_default=False)]
+Lambda = Annotated[float, typer.Option("--sparsity-ratio", help="λ, share of each head's channels that is selected.")]
+
+
+@app.command()
+def inspect(
+    model: Model,
+    text: Annotated[list[Path] | None, typer.Option(help="UTF-8 file to read; may be repeated.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Prompts of a benchmark instead, e.g. ruler/cwe.")] = None,
+    length: Annotated[str | None, typer.Option(help="Tokens of each text, e.g. 4k.")] = None,
+    layers: Annotated[str | None, typer.Option(help="E.g. 0,5,10-12. Default: all.")] = None,
+    projections: Annotated[str, typer.Option(help="Some of q,k,v.")] = "q,k,v",
+    after_norm: Annotated[bool, typer.Option("--after-norm", help="Look behind q_norm and k_norm.")] = False,
+    after_rope: Annotated[bool, typer.Option("--after-rope", help="Look behind the rotation.")] = False,
+    sparsity_ratio: Lambda = 0.3,
+    output: Annotated[Path | None, typer.Option(help="Default: runs/inspect/<model>.", show_default=False)] = None,
+) -> None:
+    """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
+    from .analysis.inspect_model import main
+
+    site = "rope" if after_rope else "norm" if after_norm else "projection"
+    with usage_errors():
+        if after_norm and after_rope:
+            raise ValueError("Write --after-norm or --after-rope, not both.")
+        main(
+            model,
+            output or default_output("inspect", model),
+            files=text or [],
+            benchmark=benchmark,
+            length=length,
+            layers=layers,
+            kinds=projections,
+            site=site,
+            sparsity_ratio=sparsity_ratio,
+        )
+
+
+@app.command()
+def perturb(
+    model: Model,
+    task: Annotated[str, typer.Option(help="needles, synthetic or ruler/NAME.")] = "needles",
+    length: Annotated[str, typer.Option(help="Tokens of a prompt, for RULER.")] = "4k",
+    num_prompts: Annotated[int, typer.Option(help="Questions to answer.")] = 100,
+    text: Annotated[list[Path] | None, typer.Option(help="UTF-8 file to take the loss of; may be repeated.")] = None,
+    text_length: Annotated[str, typer.Option(help="Tokens of each text.")] = "2k",
+    sparsity_ratio: Lambda = 0.3,
+    projections: Annotated[str, typer.Option(help="What is clamped: some of q,k,v.")] = "q,k",
+    dose: Annotated[bool, typer.Option(help="Also take the loss at λ = 0.05 to 0.5.")] = True,
+    engine: Annotated[str, typer.Option(help="Who answers: transformers or vllm.")] = "transformers",
+    output: Annotated[Path | None, typer.Option(help="Default: runs/perturb/<model>.", show_default=False)] = None,
+) -> None:
+    """Clamp the top, bottom or random channels of each head, and see what is lost: accuracy, loss, repetition."""
+    from .analysis.perturb_report import main
+
+    with usage_errors():
+        main(
+            model,
+            output or default_output("perturb", model),
+            task=task,
+            length=length,
+            num_prompts=num_prompts,
+            files=text or [],
+            text_length=text_length,
+            sparsity_ratio=sparsity_ratio,
+            kinds=projections,
+            dose=dose,
+            engine=engine,
+        )
+
+
+def default_output(command: str, model: str) -> Path:
+    """A folder that no earlier run has used."""
+    from .quickstart import free_folder
+
+    return free_folder(Path("runs", command, Path(model).name))
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What a user got wrong, without a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app()

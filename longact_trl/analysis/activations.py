@@ -158,7 +158,7 @@ def _norm_of(model: nn.Module, projection: Projection) -> nn.Module:
     norm = getattr(_attention_of(model, projection), f"{projection.kind}_norm", None)
     if norm is None:
         raise ValueError(
-            f"{projection.name} has no {projection.kind}_norm behind it (Qwen3 has, Llama has not): leave --after-norm "
-            "out, or look after the rotation with --after-rope."
+            f"{projection.name} has no {projection.kind}_norm behind it (Qwen3 has, Llama has not): leave "
+            "--after-norm out, or look after the rotation with --after-rope."
         )
     return norm

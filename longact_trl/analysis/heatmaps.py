@@ -63,7 +63,7 @@ def fill_heatmaps(
     from matplotlib.ticker import LogFormatter
 
     layers = shown_layers(magnitudes)
-    norm = _shared_norm([magnitudes[name] for named in layers.values() for name in named.values()])
+    norm = shared_norm([magnitudes[name] for named in layers.values() for name in named.values()])
     kinds = sorted({kind for named in layers.values() for kind in named}, key=list(KINDS).index)
     axes = figure.subplots(len(layers), len(kinds), squeeze=False)
     for row, (layer, named) in enumerate(layers.items()):
@@ -122,7 +122,7 @@ def kind_of(name: str) -> str:
     return projection.partition(":")[2] or projection[0]
 
 
-def _shared_norm(magnitudes: list[torch.Tensor]) -> "Normalize":
+def shared_norm(magnitudes: list[torch.Tensor]) -> "Normalize":
     """Logarithmic: massive channels are tens of times stronger than the rest, in which differences must show too."""
     from matplotlib.colors import LogNorm
 

@@ -45,11 +45,13 @@ def load_skeleton(model: str) -> nn.Module:
 
 
 def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
-    """The model's tokenizer. `ValueError` if there is none."""
+    """The model's tokenizer, with a padding token. `ValueError` if there is none."""
     from transformers import AutoTokenizer
 
     with naming(model):
-        return AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
 
 
 def load_model(model: str, dtype: str | torch.dtype = "auto") -> "PreTrainedModel":

@@ -1,4 +1,4 @@
-"""Texts to look at a model with: a user's files, a benchmark's prompts, or three kinds that every Python brings along."""
+"""Texts to look at a model with: a user's files, or three kinds that every Python brings along."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

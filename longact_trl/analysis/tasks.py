@@ -1,0 +1,169 @@
+"""Questions to ask a model with and without its channels: needles of our own, synthetic contexts, RULER."""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..data.synthetic import KEYS, VALUES, make_dataset
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RULER = "ruler/"
+NEEDLES, SYNTHETIC = "needles", "synthetic"
+TASK_NAMES = f"{NEEDLES}, {SYNTHETIC} or {RULER}NAME"
+NUM_NEEDLES, NUM_DISTRACTORS = 4, 6
+MAX_NEW_TOKENS = 40
+NUM_TEXTS = 2  # to compare with each other
+DISTRACTORS = (
+    "The old road leads past the river.",
+    "A green tree stands near the hill.",
+    "A wide bridge crosses the valley.",
+    "The cold river runs behind the garden.",
+    "A bright cloud hangs over the field.",
+    "A small stone lies beside the road.",
+    "Tall trees hide the quiet garden.",
+    "The grey hill meets the valley.",
+)
+
+
+@dataclass
+class Question:
+    """
+    One prompt and what is right.
+
+    Args:
+        input_ids (`list[int]`):
+            The prompt with chat template.
+        text (`str`):
+            What the user asks.
+        answers (`list[str]`):
+            What the completion must contain.
+        max_new_tokens (`int`):
+            Where the completion is cut.
+        score (`Callable[[str], float]`):
+            From a completion to a mark between 0 and 1.
+    """
+
+    input_ids: list[int]
+    text: str
+    answers: list[str]
+    max_new_tokens: int
+    score: Callable[[str], float]
+
+
+def share_contained(answers: list[str], completion: str) -> float:
+    """
+    Share of the answers that stand in a completion as whole words: 17 is not in 1777777.
+
+    Args:
+        answers (`list[str]`):
+            What is right.
+        completion (`str`):
+            What the model wrote.
+
+    Returns:
+        `float`: From 0 to 1.
+    """
+    found = [re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", completion, re.IGNORECASE) for answer in answers]
+    return sum(match is not None for match in found) / len(found)
+
+
+def check_task(task: str) -> None:
+    """`ValueError` if there is no such task."""
+    if task.startswith(RULER):
+        from ..evaluation.ruler import TASKS
+
+        if task.removeprefix(RULER) not in TASKS:
+            raise ValueError(f"RULER has no task {task!r}. Write one of {', '.join(RULER + name for name in TASKS)}.")
+    elif task not in (NEEDLES, SYNTHETIC):
+        raise ValueError(f"Unknown task {task!r}. Write {TASK_NAMES}.")
+
+
+def make_questions(
+    task: str, tokenizer: "PreTrainedTokenizerBase", num_questions: int, length: int, seed: int = 0
+) -> list[Question]:
+    """
+    Questions of a task.
+
+    Args:
+        task (`str`):
+            `"needles"`: the number of one of four animals, among six other sentences; a small model can do it.
+            `"synthetic"`: held-out rows of `longact_trl.data.synthetic`, what the embedded model was trained on.
+            `"ruler/NAME"`: a task of RULER.
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's, with a chat template.
+        num_questions (`int`):
+            How many.
+        length (`int`):
+            Tokens of prompt and answer, for RULER only.
+        seed (`int`, *optional*, defaults to `0`):
+            The same seed gives the same questions.
+
+    Returns:
+        `list[Question]`
+
+    Raises:
+        `ValueError`: If there is no such task.
+    """
+    check_task(task)
+    if task.startswith(RULER):
+        return _ruler(task.removeprefix(RULER), tokenizer, num_questions, length, seed)
+    if task == SYNTHETIC:
+        rows = [(r["prompt"][0]["content"], r["answer"]) for r in make_dataset(num_questions, seed, split="test")]
+    else:
+        rng = random.Random(seed)
+        rows = [_needle(rng) for _ in range(num_questions)]
+    messages = [[{"role": "user", "content": text}] for text, _ in rows]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return [
+        Question(prompt, text, answers, MAX_NEW_TOKENS, partial(share_contained, answers))
+        for prompt, (text, answers) in zip(ids, rows, strict=True)
+    ]
+
+
+def _needle(rng: random.Random) -> tuple[str, list[str]]:
+    keys, values = rng.sample(KEYS, NUM_NEEDLES), rng.sample(VALUES, NUM_NEEDLES)
+    sentences = [f"The magic number of the {key} is {value}." for key, value in zip(keys, values, strict=True)]
+    sentences += rng.sample(DISTRACTORS, NUM_DISTRACTORS)
+    rng.shuffle(sentences)
+    return f"{' '.join(sentences)}\n\nWhat is the magic number of the {keys[0]}?", [values[0]]
+
+
+def _ruler(
+    task: str, tokenizer: "PreTrainedTokenizerBase", num_questions: int, length: int, seed: int
+) -> list[Question]:
+    from ..evaluation.ruler import make_samples, render, score
+
+    questions = []
+    for sample in make_samples(task, tokenizer, length, num_questions, seed):
+        prompt = render(tokenizer, sample["input"], sample["answer_prefix"])
+        ids = tokenizer(prompt, add_special_tokens=tokenizer.chat_template is None, verbose=False)["input_ids"]
+        mark = partial(score, task, outputs=sample["outputs"])
+        questions.append(Question(ids, sample["input"], sample["outputs"], sample["max_new_tokens"], mark))
+    return questions
+
+
+def benchmark_texts(tokenizer: "PreTrainedTokenizerBase", task: str, length: int) -> dict[str, torch.Tensor]:
+    """
+    Prompts of a task as texts to measure.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's.
+        task (`str`):
+            As in [`make_questions`].
+        length (`int`):
+            Tokens of prompt and answer.
+
+    Returns:
+        `dict[str, torch.LongTensor]`: `NUM_TEXTS` prompts, name to token ids of shape (S,).
+    """
+    questions = make_questions(task, tokenizer, NUM_TEXTS, length)
+    return {f"{task} {number}": torch.tensor(question.input_ids) for number, question in enumerate(questions, 1)}
