@@ -116,6 +116,38 @@ def perturb(
         )
 
 
+@app.command()
+def drift(
+    base: Annotated[str, typer.Argument(help="Folder or Hub id of the model before training.", show_default=False)],
+    trained: Annotated[str, typer.Argument(help="The same after training, or a checkpoint.", show_default=False)],
+    sparsity_ratio: Annotated[
+        float | None,
+        typer.Option(help="λ of the massive rows. Default: the run's, else 0.3.", show_default=False),
+    ] = None,
+    magnitudes: Annotated[
+        Path | None,
+        typer.Option(help="magnitudes.safetensors that `longact inspect BASE` wrote, instead of measuring again."),
+    ] = None,
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Leave massive rows out: the base model is then not run.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Default: runs/drift/<trained>.", show_default=False)] = None,
+) -> None:
+    """Show which rows of W_Q and W_K training moved, against what its masks allowed. Exit code 3: against them."""
+    from .analysis.drift_report import main
+
+    with usage_errors():
+        code = main(
+            base,
+            trained,
+            output or default_output("drift", trained),
+            sparsity_ratio=sparsity_ratio,
+            magnitudes=magnitudes,
+            weights_only=weights_only,
+        )
+    raise typer.Exit(code)
+
+
 def default_output(command: str, model: str) -> Path:
     """A folder that no earlier run has used."""
     from .quickstart import free_folder

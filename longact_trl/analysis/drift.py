@@ -73,8 +73,7 @@ def measure_drift(
     """
     Compare the Q and K projections of two checkpoints.
 
-    Where the two are stored in different dtypes, the finer one is rounded to the coarser first, so that saving in
-    bfloat16 does not count as training.
+    The base is cast to the trained model's dtype first, so that saving in another one does not count as training.
 
     Args:
         base (`str` or `Path`):
@@ -107,8 +106,8 @@ def _compare(projection: Projection, before: WeightFiles, after: WeightFiles) ->
             raise ValueError(
                 f"{tensor} is {tuple(old.shape)} in {before.name}, but {tuple(new.shape)} in {after.name}."
             )
-        coarser = min(old.dtype, new.dtype, key=lambda dtype: (dtype.itemsize, dtype != torch.bfloat16))
-        old, new = (t.to(coarser).float().view(projection.num_heads, projection.head_dim, -1) for t in (old, new))
+        shape = (projection.num_heads, projection.head_dim, -1)
+        old, new = old.to(new.dtype).float().view(shape), new.float().view(shape)
         changed = changed | (old != new).any(-1)
         update = update + (new - old).square().sum(-1)
         weight = weight + old.square().sum(-1)
