@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart with any colour vision; line styles tell the kinds apart in print.
 COLORS = {"q": "#0072B2", "k": "#D55E00", "v": "#009E73"}
 STYLES = {"q": "-", "k": "--", "v": ":"}
-OVERVIEW_HEIGHT = 10.0  # inches, however many layers
+OVERVIEW_HEAD, OVERVIEW_MIN, OVERVIEW_MAX = 0.12, 4.0, 10.0  # inches: of one head, and limits of the whole
 
 
 def draw_layer(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Figure":
@@ -76,7 +76,9 @@ def draw_overview(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Fig
 
     kinds = [kind for kind in KINDS if any(kind_of(name) == kind for name in magnitudes)]
     norm = shared_norm(list(magnitudes.values()))
-    figure = Figure((3.4 * len(kinds) + 1.4, OVERVIEW_HEIGHT), dpi=DPI, layout="constrained")
+    num_heads = max(sum(len(m) for name, m in magnitudes.items() if kind_of(name) == kind) for kind in kinds)
+    height = min(max(OVERVIEW_HEAD * num_heads + 1.5, OVERVIEW_MIN), OVERVIEW_MAX)
+    figure = Figure((3.4 * len(kinds) + 1.4, height), dpi=DPI, layout="constrained")
     _title(figure, f"All heads of all layers: magnitude of {_listed(kinds)}", subtitle)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
     for axis, kind in zip(axes, kinds, strict=True):
@@ -208,7 +210,7 @@ def _plain_log_labels(axis: "Axes") -> None:
 
 
 def _title(figure: "Figure", title: str, subtitle: str) -> None:
-    figure.suptitle(f"{title}\n", fontsize=14, fontweight="bold", x=0.01, ha="left", linespacing=1.6)
+    figure.suptitle(f"{title}\n", fontsize=14, fontweight="bold", x=0.01, ha="left", linespacing=2.0)
     figure.text(0.01, 1 - 0.42 / figure.get_figheight(), subtitle, fontsize=10, color="0.3", va="top")
 
 

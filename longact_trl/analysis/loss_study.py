@@ -11,6 +11,9 @@ from .calibration import STRATEGIES, calibrate
 from .perturbation import perturb_activations
 
 
+BATCH_SIZE = 4  # sequences whose logits are in memory at a time
+
+
 @torch.no_grad()
 def losses(model: nn.Module, sequences: Sequence[torch.Tensor]) -> list[float]:
     """
@@ -20,15 +23,17 @@ def losses(model: nn.Module, sequences: Sequence[torch.Tensor]) -> list[float]:
         model (`PreTrainedModel`):
             A causal language model.
         sequences (`Sequence[torch.LongTensor]`):
-            Token ids, each of shape (S,).
+            Token ids, each of shape (S,), all equally long.
 
     Returns:
         `list[float]`: In nats a token.
     """
     found = []
-    for ids in sequences:
-        ids = ids[None].to(model.device)
-        found.append(model(input_ids=ids, labels=ids, use_cache=False).loss.item())
+    for start in range(0, len(sequences), BATCH_SIZE):
+        ids = torch.stack(list(sequences[start : start + BATCH_SIZE])).to(model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        of_token = nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+        found += of_token.view(len(ids), -1).mean(1).tolist()
     return found
 
 

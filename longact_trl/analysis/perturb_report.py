@@ -19,7 +19,7 @@ from .tasks import Question, check_task, make_questions
 from .texts import built_in_texts, file_texts, parse_length
 
 
-CHUNK = 256  # tokens of a chunk: texts are cut, so that there is something to draw intervals from
+CHUNK = 128  # tokens of a chunk: texts are cut, so that there is something to draw intervals from
 DOSES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 NUM_EXAMPLES = 3
 

@@ -1,0 +1,113 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import assert_no_hooks, make_decoder, make_model
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
+
+from longact_trl import measure_magnitudes
+from longact_trl.analysis.activations import check_site, measure_text
+from longact_trl.magnitude import CHUNK_TOKENS
+from longact_trl.projections import find_projections
+
+
+KINDS = ("q", "k", "v")
+
+
+def make_ids(length: int) -> torch.Tensor:
+    return torch.randint(1, 48, (length,), generator=torch.Generator().manual_seed(length))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("model_type", ["qwen3", "llama", "phi3"])
+def test_magnitudes_are_those_of_training_to_the_bit(model_type, dtype):
+    model, ids = make_decoder(model_type).to(dtype), make_ids(CHUNK_TOKENS + 65)
+    batch = {"input_ids": ids[None], "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    expected = measure_magnitudes(model, batch, KINDS)
+    measured = measure_text(model, ids, find_projections(model, KINDS))[len(ids)]
+    assert list(measured) == list(expected)
+    for name, magnitude in measured.items():
+        assert torch.equal(magnitude, expected[name]), name
+    assert_no_hooks(model)
+
+
+@pytest.mark.parametrize("site", ["projection", "norm", "rope"])
+def test_a_beginning_is_measured_as_a_text_of_its_own(site):
+    model, ids = make_decoder("qwen3"), make_ids(CHUNK_TOKENS + 90)
+    projections = find_projections(model, KINDS)
+    measured = measure_text(model, ids, projections, [40, CHUNK_TOKENS + 1], site)
+    assert list(measured) == [40, CHUNK_TOKENS + 1, len(ids)]
+    for length, named in measured.items():
+        alone = measure_text(model, ids[:length], projections, site=site)[length]
+        for name, magnitude in named.items():
+            torch.testing.assert_close(magnitude, alone[name], rtol=1e-5, atol=0)
+
+
+def test_after_norm_and_rotation_against_the_model_by_hand():
+    model, ids = make_decoder("qwen3", num_hidden_layers=1), make_ids(50)
+    projections = find_projections(model, KINDS)
+    with torch.no_grad():
+        for p in projections[:2]:  # a norm that scales its channels
+            norm = getattr(model.model.layers[0].self_attn, f"{p.kind}_norm")
+            norm.weight.copy_(torch.rand(16, generator=torch.Generator().manual_seed(1)) + 0.5)
+        layer = model.model.layers[0]
+        hidden = layer.input_layernorm(model.model.embed_tokens(ids[None]))
+        q = layer.self_attn.q_norm(layer.self_attn.q_proj(hidden).view(1, 50, -1, 16))
+        k = layer.self_attn.k_norm(layer.self_attn.k_proj(hidden).view(1, 50, -1, 16))
+        cos, sin = model.model.rotary_emb(hidden, torch.arange(50)[None])
+        rotated = apply_rotary_pos_emb(q.transpose(1, 2), k.transpose(1, 2), cos, sin)
+    expected = {"norm": (q[0].norm(dim=0), k[0].norm(dim=0)), "rope": tuple(r[0].norm(dim=1) for r in rotated)}
+    found = {site: list(measure_text(model, ids, projections, site=site)[50].values()) for site in ("norm", "rope")}
+    plain = list(measure_text(model, ids, projections)[50].values())
+    for site, pair in expected.items():
+        for magnitude, by_hand, before in zip(found[site], pair, plain, strict=False):
+            torch.testing.assert_close(magnitude, by_hand, rtol=1e-5, atol=1e-6)
+            assert not torch.allclose(magnitude, before)
+        assert torch.equal(found[site][2], plain[2])  # V
+    assert_no_hooks(model)
+    assert not ALL_ATTENTION_FUNCTIONS._local_mapping
+
+
+def test_the_attention_function_comes_back_when_the_model_fails():
+    model = make_model()
+    with pytest.raises(IndexError):
+        measure_text(model, torch.tensor([1, 10_000]), find_projections(model), site="rope")
+    assert not ALL_ATTENTION_FUNCTIONS._local_mapping
+
+
+def test_a_model_without_norms():
+    model = make_decoder("llama")
+    with pytest.raises(ValueError, match="q_proj has no q_norm behind it.*--after-rope"):
+        check_site(model, find_projections(model, KINDS), "norm")
+    check_site(model, find_projections(model, ("v",)), "norm")
+    check_site(make_decoder("qwen3"), find_projections(make_decoder("qwen3"), KINDS), "norm")
+
+
+def test_64k_tokens_take_the_memory_of_the_models_own_forward():
+    """Peak memory of a process, as the operating system counts it: a forward alone, and one that is measured."""
+    peaks = [int(subprocess.run([sys.executable, __file__, how], capture_output=True, text=True, check=True,
+                                env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}).stdout)
+             for how in ("forward", "measured")]  # fmt: skip
+    assert peaks[1] - peaks[0] < 12 * 2**20, peaks  # Q, K and V are 16 MiB each, logits would be 8 GiB
+
+
+def peak_of_64k_tokens(how: str) -> None:
+    import resource
+
+    torch.set_num_threads(1)
+    sizes = dict(hidden_size=16, head_dim=64, num_attention_heads=1, num_key_value_heads=1, num_hidden_layers=1)
+    model = make_model(**sizes, intermediate_size=16, vocab_size=32_000, max_position_embeddings=65_536)
+    ids, projections = make_ids(65_536), find_projections(model, KINDS)
+    measure_text(model, ids[:64], projections, [32])  # what is imported and allocated once
+    if how == "forward":
+        with torch.no_grad():
+            model.get_decoder()(input_ids=ids[None], use_cache=False)
+    else:
+        measure_text(model, ids, projections, [4096, 16_384])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    peak_of_64k_tokens(sys.argv[1])
