@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from ..projections import Projection, find_projections
 from .heatmaps import KINDS, layer_of
+from .weight_files import refuse_adapter
 
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def load_skeleton(model: str) -> nn.Module:
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    if Path(model, "adapter_config.json").is_file():
-        raise ValueError(
-            f"{model!r} is a PEFT adapter. Merge it first: `model.merge_and_unload().save_pretrained(…)`."
-        )
+    refuse_adapter(model)
     with naming(model):
         config = AutoConfig.from_pretrained(model)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

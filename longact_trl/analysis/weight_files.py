@@ -25,6 +25,7 @@ class WeightFiles:
     def __init__(self, model: str | Path):
         self.name = str(model)
         self.folder = Path(model) if Path(model).is_dir() else _download(str(model))
+        refuse_adapter(self.folder)
         if (self.folder / INDEX).is_file():
             self._file_of = json.loads((self.folder / INDEX).read_text())["weight_map"]
         elif (self.folder / SINGLE).is_file():
@@ -61,6 +62,12 @@ class WeightFiles:
             )
         with safe_open(self.folder / self._file_of[tensor], "pt") as file:
             return file.get_slice(tensor)[rows]
+
+
+def refuse_adapter(model: str | Path) -> None:
+    """`ValueError` for a folder that holds a PEFT adapter and no whole model."""
+    if Path(model, "adapter_config.json").is_file():
+        raise ValueError(f"{model} is a PEFT adapter. Merge it first: `model.merge_and_unload().save_pretrained(…)`.")
 
 
 def _download(model: str) -> Path:

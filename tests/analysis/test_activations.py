@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from conftest import assert_no_hooks, make_decoder, make_model
+from test_magnitude import Allocations
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
@@ -85,29 +83,19 @@ def test_a_model_without_norms():
     check_site(make_decoder("qwen3"), find_projections(make_decoder("qwen3"), KINDS), "norm")
 
 
-def test_64k_tokens_take_the_memory_of_the_models_own_forward():
-    """Peak memory of a process, as the operating system counts it: a forward alone, and one that is measured."""
-    peaks = [int(subprocess.run([sys.executable, __file__, how], capture_output=True, text=True, check=True,
-                                env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}).stdout)
-             for how in ("forward", "measured")]  # fmt: skip
-    assert peaks[1] - peaks[0] < 12 * 2**20, peaks  # Q, K and V are 16 MiB each, logits would be 8 GiB
-
-
-def peak_of_64k_tokens(how: str) -> None:
-    import resource
-
-    torch.set_num_threads(1)
-    sizes = dict(hidden_size=16, head_dim=64, num_attention_heads=1, num_key_value_heads=1, num_hidden_layers=1)
-    model = make_model(**sizes, intermediate_size=16, vocab_size=32_000, max_position_embeddings=65_536)
+@pytest.mark.parametrize("site", ["projection", "rope"])
+def test_64k_tokens_in_the_memory_of_the_models_own_forward(site):
+    """What measuring allocates beyond a plain forward of the decoder: a chunk in float32, nothing as long as the text
+    but a copy of one projection where Q and K are heads first, behind the rotation; and no logits at all."""
+    sizes = dict(hidden_size=16, head_dim=16, num_attention_heads=1, num_key_value_heads=1, num_hidden_layers=1)
+    model = make_model(**sizes, intermediate_size=16, max_position_embeddings=65_536)
     ids, projections = make_ids(65_536), find_projections(model, KINDS)
-    measure_text(model, ids[:64], projections, [32])  # what is imported and allocated once
-    if how == "forward":
-        with torch.no_grad():
-            model.get_decoder()(input_ids=ids[None], use_cache=False)
-    else:
-        measure_text(model, ids, projections, [4096, 16_384])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-
-
-if __name__ == "__main__":
-    peak_of_64k_tokens(sys.argv[1])
+    with torch.no_grad(), Allocations() as plain:
+        model.get_decoder()(input_ids=ids[None], use_cache=False)
+    with Allocations() as measured:
+        found = measure_text(model, ids, projections, [4096, 16_384], site)
+    assert list(found) == [4096, 16_384, 65_536]
+    extra = measured.made - plain.made
+    assert extra  # the counter sees the measurement at all
+    limit = CHUNK_TOKENS * 16 if site == "projection" else len(ids) * 16
+    assert max(numel for numel, _ in extra) <= limit
