@@ -101,11 +101,10 @@ def _compare(projection: Projection, before: WeightFiles, after: WeightFiles) ->
         tensor = f"{module}.{parameter}"
         if parameter == "bias" and tensor not in before and tensor not in after:
             continue
+        shapes = before.shape(tensor), after.shape(tensor)
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{tensor} is {shapes[0]} in {before.name}, but {shapes[1]} in {after.name}.")
         old, new = (files.read(tensor, projection.rows) for files in (before, after))
-        if old.shape != new.shape:
-            raise ValueError(
-                f"{tensor} is {tuple(old.shape)} in {before.name}, but {tuple(new.shape)} in {after.name}."
-            )
         shape = (projection.num_heads, projection.head_dim, -1)
         old, new = old.to(new.dtype).float().view(shape), new.float().view(shape)
         changed = changed | (old != new).any(-1)

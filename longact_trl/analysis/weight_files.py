@@ -40,6 +40,11 @@ class WeightFiles:
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._file_of
 
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of a tensor. `ValueError` if there is none of that name."""
+        with self._open(tensor) as file:
+            return tuple(file.get_slice(tensor).get_shape())
+
     def read(self, tensor: str, rows: slice = slice(None)) -> torch.Tensor:
         """
         Some rows of a tensor.
@@ -56,12 +61,13 @@ class WeightFiles:
         Raises:
             `ValueError`: If there is no such tensor.
         """
-        if tensor not in self:
-            raise ValueError(
-                f"{self.name} has no weight {tensor}: it is not the same architecture as the other model."
-            )
-        with safe_open(self.folder / self._file_of[tensor], "pt") as file:
+        with self._open(tensor) as file:
             return file.get_slice(tensor)[rows]
+
+    def _open(self, tensor: str):
+        if tensor not in self:
+            raise ValueError(f"{self.name} has no weight {tensor}: its architecture is not that of the other model.")
+        return safe_open(self.folder / self._file_of[tensor], "pt")
 
 
 def refuse_adapter(model: str | Path) -> None:

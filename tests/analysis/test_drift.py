@@ -129,7 +129,7 @@ def test_the_quickstart_under_frozen_rows(tmp_path):
     root = recipe_root()
     run = [sys.executable, str(root / "recipes" / "grpo_longact.py"), "--config", CONFIG]
     run += ["--model_name_or_path", str(MODEL), "--output_dir", str(tmp_path / "run"), "--update_rule", "frozen_rows"]
-    run += ["--max_steps", "3", "--save_steps", "3", "--per_device_train_batch_size", "16", "--weight_decay", "0.1"]
+    run += ["--max_steps", "2", "--save_steps", "2", "--per_device_train_batch_size", "16", "--weight_decay", "0.1"]
     done = subprocess.run(run, capture_output=True, text=True, cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -138,7 +138,7 @@ def test_the_quickstart_under_frozen_rows(tmp_path):
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0 and "No row moved outside the" in " ".join(done.output.split())
     summary = json.loads((output / "drift.json").read_text())
-    assert summary["outside_masks"] == 0 and summary["masks"]["step"] == 3
+    assert summary["outside_masks"] == 0 and summary["masks"]["step"] == 2
     assert 0 < summary["changed"] <= summary["masks"]["rows_ever_selected"] < summary["rows"] == 768
     saved = load_file(output / "drift.safetensors")
     assert sum(int(t.sum()) for name, t in saved.items() if name.startswith("changed/")) == summary["changed"]
