@@ -18,7 +18,7 @@ MODULES += ("doctest", "email/message", "fractions", "http/client", "inspect", "
 MODULES += ("mailbox", "optparse", "os", "pathlib", "pickle", "pydoc", "random", "shutil", "smtplib", "socket")
 MODULES += ("statistics", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "tokenize", "typing", "uuid")
 MAX_UNKNOWN = 0.05  # of a built-in text's tokens; a word-level tokenizer made for one task cannot read the others
-CHARACTERS_A_TOKEN = 12  # more than any tokenizer spends on these texts, so enough is cut for `num_tokens`
+CHARACTERS_A_TOKEN = 8  # more than any tokenizer spends on these texts, so enough is cut for `num_tokens`
 
 
 def _prose() -> Iterator[str]:

@@ -1,6 +1,8 @@
+import copy
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,41 +106,29 @@ def test_vllm_gives_the_answers_of_transformers():
 
 def compare_engines() -> None:
     """In a process of its own: a vLLM engine keeps what it has until that ends."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from vllm import LLM, SamplingParams
-
-    from longact_trl.data.synthetic import make_dataset
+    from longact_trl.analysis.answer_study import generate, start_vllm
+    from longact_trl.analysis.calibration import calibrate
+    from longact_trl.analysis.loading import load_model, load_tokenizer
+    from longact_trl.analysis.tasks import SYNTHETIC, make_questions
     from longact_trl.quickstart import MODEL
 
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    rows_of = make_dataset(12, seed=1)
-    prompts = tokenizer.apply_chat_template(rows_of["prompt"][:], add_generation_prompt=True, return_dict=False)
-    batches = [{"input_ids": torch.tensor([ids])} for ids in prompts]
-    magnitudes = measure_magnitudes(model, batches[0])
-    means = measure_means(model, batches)
-    llm = LLM(str(MODEL), dtype="float32", enforce_eager=True, max_model_len=512)
-
-    def with_vllm() -> list[list[int]]:
-        sampling = SamplingParams(temperature=0, max_tokens=24)
-        outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
-        return [list(output.outputs[0].token_ids) for output in outputs]
-
-    def with_transformers() -> list[list[int]]:
-        greedy = {"do_sample": False, "max_new_tokens": 24}
-        return [model.generate(**b, **greedy)[0, b["input_ids"].shape[1] :].tolist() for b in batches]
-
+    model, tokenizer = load_model(str(MODEL)), load_tokenizer(str(MODEL))
+    questions = make_questions(SYNTHETIC, tokenizer, 12, 0)
+    calibration = calibrate(model, [torch.tensor(q.input_ids) for q in questions], ("q", "k"))
+    llm = start_vllm(str(MODEL), questions)
     answers = {}
-    for strategy in ("massive", "min", "massive"):  # the prompts repeat: a cached prefix must not survive
-        rows = {name: select_rows(m, 0.3, strategy) for name, m in magnitudes.items()}
-        with perturb_activations(llm, rows, means):
-            theirs = with_vllm()
-        with perturb_activations(model, rows, means):
-            answers[strategy] = with_transformers()
-        assert theirs == answers[strategy], (strategy, theirs, answers[strategy])
-    plain = with_vllm()
-    assert plain == with_transformers()
-    assert plain != answers["massive"] != answers["min"]
+    for condition in ("none", "top", "bottom", "none"):  # the prompts repeat: a cached prefix must not survive
+        for engine in (llm, model):
+            with perturb_activations(engine, calibration.rows(condition, 0.3), calibration.means):
+                answers[condition, engine is llm] = generate(engine, tokenizer, questions)
+        assert answers[condition, True] == answers[condition, False], (condition, answers)
+    assert answers["none", True] != answers["top", True] != answers["bottom", True]
+    assert generate(llm, tokenizer, questions) == answers["none", True]
+    compiled = SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=copy.deepcopy(llm.llm_engine.vllm_config)))
+    compiled.llm_engine.vllm_config.model_config.enforce_eager = False
+    with pytest.raises(ValueError, match="make the engine with `enforce_eager=True`"):
+        with perturb_activations(compiled, {}):
+            pass
     print("SAME")
 
 
