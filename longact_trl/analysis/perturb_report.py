@@ -52,6 +52,10 @@ def main(
     check_task(task)
     tokenizer = load_tokenizer(model)
     questions = make_questions(task, tokenizer, num_prompts, parse_length(length))
+    window = skeleton.config.get_text_config().max_position_embeddings
+    longest = max(len(q.input_ids) + q.max_new_tokens for q in questions)
+    if longest > window:
+        raise ValueError(f"{task} needs {longest:,} tokens, {model} can read {window:,}: lower --length.")
     num_tokens = parse_length(text_length)
     texts = file_texts(tokenizer, files, num_tokens) if files else built_in_texts(tokenizer, num_tokens)
     chunks = {name: _chunks(ids) for name, ids in texts.items()}

@@ -131,6 +131,7 @@ def no_weights(tmp_path_factory) -> str:
         ("perturb MODEL --task squad", "Unknown task 'squad'"),
         ("perturb MODEL --engine sglang", "Unknown engine 'sglang'. Write transformers or vllm"),
         ("perturb MODEL --num-prompts 0", "--num-prompts must be 1 or more, got 0"),
+        ("perturb MODEL --text-length 4m", "Cannot read a length from '4m'"),
         ("drift MODEL MODEL", "holds neither model.safetensors nor model.safetensors.index.json"),
         ("drift MODEL no/such-model", "Cannot read 'no/such-model'"),
         ("drift MODEL MODEL --sparsity-ratio 2", "must be in (0, 1], got 2"),
