@@ -173,7 +173,7 @@ def massive_share(drift: Drift, magnitude: torch.Tensor, sparsity_ratio: float) 
             λ, share of each head's channels that count as massive.
 
     Returns:
-        `tuple[float, float]`: Share of the changed rows, and share of the squared update; NaN where nothing moved.
+        `tuple[float, float]`: Share of the changed rows, of which there must be some, and share of the squared update.
     """
     massive = select_rows(magnitude, sparsity_ratio).view_as(drift.changed)
     energy = drift.update_norm.square()
@@ -218,7 +218,7 @@ def summarise(
         }
         if name in outside:
             entry["outside_masks"] = int(outside[name].sum())
-        if name in magnitudes:
+        if name in magnitudes and d.changed.any():
             rows, energy = massive_share(d, magnitudes[name], sparsity_ratio)
             entry |= {"changed_in_massive": rows, "update_energy_in_massive": energy}
         projections[name] = entry

@@ -141,7 +141,7 @@ def drift_table(summary: dict) -> Table:
         for entry in by_kind:
             cells += [f"{entry['changed'] / entry['rows']:.0%}", f"{entry['relative_update']:.1e}"]
             if has_massive:
-                cells.append(f"{entry['update_energy_in_massive']:.0%}")
+                cells.append(f"{entry['update_energy_in_massive']:.0%}" if entry["changed"] else "")
         if has_masks:
             cells.append(str(sum(entry["outside_masks"] for entry in by_kind)))
         table.add_row(layer, *cells)

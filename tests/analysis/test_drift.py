@@ -147,6 +147,14 @@ def test_the_quickstart_under_frozen_rows(tmp_path):
     assert (output / "drift.png").stat().st_size > 10_000
 
 
+def test_a_model_against_itself(tmp_path):
+    done = CliRunner().invoke(
+        app, ["drift", str(MODEL), str(MODEL), "--output", str(tmp_path)], catch_exceptions=False
+    )
+    assert done.exit_code == 0 and "0 of 768 rows of W_Q and W_K changed." in " ".join(done.output.split())
+    assert "NaN" not in (tmp_path / "drift.json").read_text()
+
+
 def test_magnitudes_that_inspect_wrote(tmp_path):
     base, output = save(make_model(), tmp_path / "base"), tmp_path / "drift"
     trained = make_model()
