@@ -75,7 +75,8 @@ def fill_heatmaps(
     for axis in axes[-1]:
         axis.set_xlabel("channel of the head")
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=axes, pad=0.012, aspect=14 * len(layers))
-    bar.set_label("magnitude (Eq. 2): norm over tokens,\nmean over sequences", fontsize=9)
+    long = "magnitude (Eq. 2): norm over tokens,\nmean over sequences"
+    bar.set_label(long if len(layers) > 1 else "magnitude (Eq. 2)", fontsize=9)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, which="both")
     for shown in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):

@@ -97,7 +97,7 @@ def draw_overview(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Fig
         axis.set_xlabel("channel of the head")
     axes[0].set_ylabel("layer (its heads from top to bottom)")
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=axes, pad=0.02, aspect=45)
-    bar.set_label("magnitude (Eq. 2): norm over tokens, mean over texts", fontsize=9)
+    bar.set_label("magnitude (Eq. 2), mean over texts", fontsize=9)
     bar.outline.set_visible(False)
     for shown in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
         shown(LogFormatter(minor_thresholds=(3, 0.5)))
