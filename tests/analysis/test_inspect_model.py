@@ -144,6 +144,14 @@ def test_what_a_user_gets_wrong(no_weights, command, message):
     assert message in flat(done.output), done.output
 
 
+def test_questions_that_do_not_fit_the_window(tmp_path):
+    make_model(max_position_embeddings=64).config.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    done = CliRunner().invoke(app, ["perturb", str(tmp_path)])
+    assert done.exit_code == 2
+    assert re.search(r"needles needs \d+ tokens, .* can read 64: lower --length", flat(done.output))
+
+
 def test_inspecting_the_embedded_model(tmp_path):
     """The whole command on texts of its own: the tokenizer knows the words of one of the three."""
     from longact_trl.quickstart import MODEL
