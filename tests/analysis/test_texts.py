@@ -86,6 +86,19 @@ def test_prompts_as_texts():
     assert all(ids.dtype == torch.long and ids.dim() == 1 for ids in texts.values())
 
 
+def test_ruler(tokenizer):
+    pytest.importorskip("longact_trl.evaluation.ruler")
+    [question] = make_questions("ruler/niah_single_1", tokenizer, 1, 4000)
+    assert 3000 < len(question.input_ids) + question.max_new_tokens <= 4000  # one token a byte
+    assert question.score(f"It is {question.answers[0]}") == 1.0 and question.score("No idea") == 0.0
+    assert question.text in tokenizer.decode(question.input_ids)
+    assert list(benchmark_texts(tokenizer, "ruler/niah_single_1", 4000)) == [
+        f"ruler/niah_single_1 {n}" for n in (1, 2)
+    ]
+    with pytest.raises(ValueError, match="RULER has no task 'ruler/niah'. Write one of ruler/niah_single_1"):
+        make_questions("ruler/niah", tokenizer, 1, 4000)
+
+
 def test_a_tokenizer_without_padding(tmp_path):
     tokenizer = make_tokenizer()
     tokenizer.pad_token = None
