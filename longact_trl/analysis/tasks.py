@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..data.synthetic import KEYS, VALUES, make_dataset
+from ..data.tiny_tasks import KEYS, VALUES, make_dataset
 
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def make_questions(
     Args:
         task (`str`):
             `"needles"`: the number of one of four animals, among six other sentences; a small model can do it.
-            `"synthetic"`: held-out rows of `longact_trl.data.synthetic`, what the embedded model was trained on.
+            `"synthetic"`: held-out rows of `longact_trl.data.tiny_tasks`, what the embedded model was trained on.
             `"ruler/NAME"`: a task of RULER.
         tokenizer (`PreTrainedTokenizerBase`):
             The model's, with a chat template.

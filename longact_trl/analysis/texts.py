@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..data.synthetic import generate_rows
+from ..data.tiny_tasks import generate_rows
 
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _code() -> Iterator[str]:
 
 
 def _facts() -> Iterator[str]:
-    """Synthetic facts among filler, with questions and answers: `longact_trl.data.synthetic`, without end."""
+    """Synthetic facts among filler, with questions and answers: `longact_trl.data.tiny_tasks`, without end."""
     for row in generate_rows(0):
         yield f"{row['prompt'][0]['content']} {row['demonstration']}"
 
