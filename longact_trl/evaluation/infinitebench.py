@@ -37,7 +37,10 @@ LETTERS = "ABCD"
 ANSWER_PREFIXES = ("answer is:", "answer:", "answer is", "option is")
 BLANKED = "\n\"'.,?!{}"
 # 《 〈 〉 · ￥ are not in it, though 》 is.
-CHINESE_PUNCTUATION = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
+CHINESE_PUNCTUATION = (
+    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『"
+    "』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
+)
 _ENGLISH_TABLE = str.maketrans("", "", string.punctuation)
 _CHINESE_TABLE = str.maketrans("", "", string.punctuation + CHINESE_PUNCTUATION)
 

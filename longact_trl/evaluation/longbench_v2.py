@@ -34,7 +34,7 @@ def build_prompt(item: Mapping, *, cot: bool = False, no_context: bool = False, 
             Show this many retrieved chunks instead of the text.
 
     Returns:
-        `str`: Placeholders are replaced one after another, so a text that holds `$Q$` gets the question, as officially.
+        `str`: Placeholders are replaced one after another, so a text that holds `$Q$` gets the question there, too.
     """
     name = "0shot_rag" if rag > 0 else "0shot_no_context" if no_context else "0shot_cot" if cot else "0shot"
     context = item["context"]

@@ -28,7 +28,7 @@ def keep_ends(ids: Sequence[int], max_length: int) -> Sequence[int]:
 
 def keep_equal_ends(ids: Sequence[int], max_length: int) -> Sequence[int]:
     """
-    Take the middle out of `ids`, as InfiniteBench's `eval_yarn_mistral.py`, `eval_yi_200k.py` and `eval_chatglm.py` do.
+    Take the middle out of `ids`, as InfiniteBench's scripts for completion models do (`eval_yarn_mistral.py`).
 
     Args:
         ids (`Sequence[int]`):

@@ -1,0 +1,148 @@
+"""The model behind an evaluation: lm-eval's vLLM or transformers backend, with or without a LoRA adapter."""
+
+import importlib.metadata
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import AutoConfig, PretrainedConfig
+from transformers.utils import find_adapter_config_file
+
+from .config import EvaluationConfig
+
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
+
+
+class Model:
+    """
+    What can be known of the model before its weights are loaded.
+
+    Args:
+        config (`EvaluationConfig`):
+            The run.
+
+    Raises:
+        `ValueError`: If there is no such model, or RULER is to be longer than its window.
+    """
+
+    def __init__(self, config: EvaluationConfig):
+        self.name = config.model
+        self.adapter, self.base, self.lora_rank = None, config.model, None
+        try:
+            if adapter_file := find_adapter_config_file(config.model):
+                adapter = json.loads(Path(adapter_file).read_text(encoding="utf-8"))
+                self.adapter, self.base, self.lora_rank = (
+                    config.model,
+                    adapter["base_model_name_or_path"],
+                    adapter["r"],
+                )
+            self.hf_config = AutoConfig.from_pretrained(self.base)
+        except OSError as error:
+            raise ValueError(
+                f"model={config.model!r} is neither a folder with a model here nor reachable on the Hub. ({error})"
+            ) from error
+        # An adapter may bring a tokenizer of its own, e.g. with another chat template.
+        own = self.adapter and Path(self.adapter, "tokenizer_config.json").is_file()
+        self.tokenizer = self.adapter if own else self.base
+        self.window = config.max_model_length or context_window(self.hf_config)
+        self.dtype = config.dtype or str(getattr(self.hf_config, "dtype", None) or "auto").removeprefix("torch.")
+        self.backend = choose_backend(config)
+        if "ruler" in config.benchmarks and max(config.lengths) > self.window:
+            fitting = [length for length in config.lengths if length <= self.window]
+            raise ValueError(
+                f"RULER at {max(config.lengths)} tokens does not fit the window of {self.name}, {self.window} tokens: "
+                f"give `--lengths {' '.join(map(str, fitting)) or self.window}`, or add YaRN to its config.json."
+            )
+
+    @property
+    def files(self) -> list[list]:
+        """Name, size and time of the weight files of a local model: whether a folder still holds the same model."""
+        folders = [Path(name) for name in (self.base, self.adapter) if name and Path(name).is_dir()]
+        found = [file for folder in folders for pattern in WEIGHT_FILES for file in folder.glob(pattern)]
+        return sorted([str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in found)
+
+    def load(self, config: EvaluationConfig) -> "LM":
+        """
+        Load it.
+
+        Args:
+            config (`EvaluationConfig`):
+                The run.
+
+        Returns:
+            `lm_eval.api.model.LM`
+        """
+        from lm_eval.api.registry import get_model
+
+        args = {"pretrained": self.base, "tokenizer": self.tokenizer, "dtype": self.dtype} | config.model_args
+        if self.backend == "vllm":
+            # The engine shares this process on CPUs, where two would fight over the cores.
+            if _vllm_on_cpu():
+                os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+                os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+            if self.adapter:
+                args |= {"lora_local_path": self.adapter, "max_lora_rank": max(8, self.lora_rank)}
+            args |= {"max_model_len": self.window, "seed": config.seed, "batch_size": "auto"}
+            return get_model("vllm")(**args)
+        if self.adapter:
+            args["peft"] = self.adapter
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return get_model("hf")(**args, max_length=self.window, batch_size=config.batch_size, device=device)
+
+
+def choose_backend(config: EvaluationConfig) -> str:
+    """
+    `"vllm"` or `"transformers"`.
+
+    Args:
+        config (`EvaluationConfig`):
+            The run.
+
+    Raises:
+        `ValueError`: If vLLM is asked for and missing, or asked for in several processes.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.backend == "vllm":
+        if find_spec("vllm") is None:
+            raise ValueError('backend="vllm" needs vLLM: pip install "longact-trl[vllm]", or use `transformers`.')
+        if processes > 1:
+            raise ValueError(
+                "vLLM makes its own replicas: start one process with `model_args: {data_parallel_size: N}`."
+            )
+    if config.backend == "auto":
+        return "vllm" if processes == 1 and find_spec("vllm") else "transformers"
+    return config.backend
+
+
+def context_window(config: PretrainedConfig) -> int:
+    """
+    Tokens that a model can attend to: `max_position_embeddings`, stretched by YaRN where the config has it.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's config.
+
+    Returns:
+        `int`
+    """
+    config = config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings")
+    if rope.get("rope_type") == "yarn" and original:
+        return max(config.max_position_embeddings, int(original * rope["factor"]))
+    return config.max_position_embeddings
+
+
+def _vllm_on_cpu() -> bool:
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return True  # the CPU build is a package of another name

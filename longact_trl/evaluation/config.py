@@ -1,0 +1,236 @@
+"""What a run of `recipes/evaluate.py` is told, checked before a model is loaded."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .infinitebench import TASKS as INFINITEBENCH_TASKS
+from .prompts import PROTOCOLS, REASONING_TOKENS
+from .rows import INFINITEBENCH, LONGBENCH_V2
+from .ruler import TASKS as RULER_TASKS
+
+
+BENCHMARKS = ("longbench_v2", "ruler", "infinitebench", "synthetic")
+BACKENDS = ("auto", "vllm", "transformers")
+
+
+@dataclass
+class EvaluationConfig:
+    r"""
+    One model on any of the benchmarks.
+
+    Parameters:
+        model (`str`):
+            Hub id, checkpoint folder, or LoRA adapter (folder or Hub id) whose base model is then loaded beneath it.
+        benchmarks (`list[str]`, *optional*, defaults to `["longbench_v2", "ruler", "infinitebench"]`):
+            Which of `longbench_v2`, `ruler`, `infinitebench` and `synthetic` to run.
+        tasks (`list[str]`, *optional*):
+            Run only these tasks of `ruler` and `infinitebench`; default all.
+        lengths (`list[int]`, *optional*, defaults to `[4096, 8192, 16384, 32768, 65536, 131072]`):
+            RULER's lengths, tokens of prompt and answer together.
+        num_samples (`int`, *optional*):
+            Samples of each task, the first ones; default as published (RULER 500, the others all there are).
+        protocol (`str`, *optional*, defaults to `"official"`):
+            `official`: budgets of new tokens as published. `reasoning`: as many more as `reasoning_tokens`, and what
+            is scored follows `</think>`.
+        reasoning_tokens (`int`, *optional*, defaults to `4096`):
+            New tokens beyond the published budget under the protocol `reasoning`.
+        longbench_v2_cot (`bool`, *optional*, defaults to `False`):
+            Whether LongBench v2 is asked in two turns, reasoning first (the official `--cot`).
+        temperature (`float`, *optional*, defaults to `1.0`):
+            0 decodes greedily; otherwise sampled from the whole vocabulary. The paper samples at 1.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of sampling.
+        backend (`str`, *optional*, defaults to `"auto"`):
+            `vllm`, `transformers`, or `auto`: vLLM where it is installed and there is one process, else transformers.
+        batch_size (`int`, *optional*, defaults to `1`):
+            Prompts decoded together with transformers; vLLM decides by itself.
+        dtype (`str`, *optional*):
+            Type of the weights; default that of the checkpoint.
+        max_model_length (`int`, *optional*):
+            Window that prompt and completion share; default what the model's config says, YaRN included.
+        model_args (`dict`, *optional*, defaults to `{}`):
+            More arguments for lm-eval's model, e.g. `gpu_memory_utilization`, `tensor_parallel_size` or
+            `data_parallel_size` of vLLM.
+        chat (`bool`, *optional*):
+            Whether prompts go through the chat template; default where there is one.
+        longbench_v2_data (`str`, *optional*, defaults to `"THUDM/LongBench-v2"`):
+            Hub id, or local `data.json`, parquet file or folder.
+        infinitebench_data (`str`, *optional*, defaults to `"xinrongzhang2022/InfiniteBench"`):
+            Hub id, or local folder with one `TASK.jsonl` a task.
+        ruler_sources (`dict`, *optional*, defaults to `{}`):
+            Where RULER's essays and questions come from, see `longact_trl.evaluation.ruler.Sources`.
+        output_dir (`str`, *optional*):
+            Folder of results; default `runs/eval/LABEL`. A run that stopped is continued by the same command.
+        label (`str`, *optional*):
+            Name in reports; default the last part of `model`.
+        strict (`bool`, *optional*, defaults to `False`):
+            Whether to stop, before anything is generated, at a prompt that had to be truncated.
+    """
+
+    model: str = field(
+        default=None,
+        metadata={
+            "help": "Hub id, checkpoint folder, or LoRA adapter (folder or Hub id) whose base model is then loaded "
+            "beneath it."
+        },
+    )
+    benchmarks: list[str] = field(
+        default_factory=lambda: ["longbench_v2", "ruler", "infinitebench"],
+        metadata={"help": "Which of `longbench_v2`, `ruler`, `infinitebench` and `synthetic` to run."},
+    )
+    tasks: list[str] | None = field(
+        default=None, metadata={"help": "Run only these tasks of `ruler` and `infinitebench`; default all."}
+    )
+    lengths: list[int] = field(
+        default_factory=lambda: [4096, 8192, 16384, 32768, 65536, 131072],
+        metadata={"help": "RULER's lengths, tokens of prompt and answer together."},
+    )
+    num_samples: int | None = field(
+        default=None,
+        metadata={
+            "help": "Samples of each task, the first ones; default as published (RULER 500, the others all there are)."
+        },
+    )
+    protocol: str = field(
+        default="official",
+        metadata={
+            "help": "`official`: budgets of new tokens as published. `reasoning`: as many more as "
+            "`reasoning_tokens`, and what is scored follows `</think>`."
+        },
+    )
+    reasoning_tokens: int = field(
+        default=REASONING_TOKENS,
+        metadata={"help": "New tokens beyond the published budget under the protocol `reasoning`."},
+    )
+    longbench_v2_cot: bool = field(
+        default=False,
+        metadata={"help": "Whether LongBench v2 is asked in two turns, reasoning first (the official `--cot`)."},
+    )
+    temperature: float = field(
+        default=1.0,
+        metadata={"help": "0 decodes greedily; otherwise sampled from the whole vocabulary. The paper samples at 1."},
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of sampling."})
+    backend: str = field(
+        default="auto",
+        metadata={
+            "help": "`vllm`, `transformers`, or `auto`: vLLM where it is installed and there is one process, else "
+            "transformers."
+        },
+    )
+    batch_size: int = field(
+        default=1, metadata={"help": "Prompts decoded together with transformers; vLLM decides by itself."}
+    )
+    dtype: str | None = field(default=None, metadata={"help": "Type of the weights; default that of the checkpoint."})
+    max_model_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Window that prompt and completion share; default what the model's config says, YaRN included."
+        },
+    )
+    model_args: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "More arguments for lm-eval's model, e.g. `gpu_memory_utilization`, `tensor_parallel_size` or "
+            "`data_parallel_size` of vLLM."
+        },
+    )
+    chat: bool | None = field(
+        default=None, metadata={"help": "Whether prompts go through the chat template; default where there is one."}
+    )
+    longbench_v2_data: str = field(
+        default=LONGBENCH_V2, metadata={"help": "Hub id, or local `data.json`, parquet file or folder."}
+    )
+    infinitebench_data: str = field(
+        default=INFINITEBENCH, metadata={"help": "Hub id, or local folder with one `TASK.jsonl` a task."}
+    )
+    ruler_sources: dict = field(
+        default_factory=dict,
+        metadata={"help": "Where RULER's essays and questions come from, see `longact_trl.evaluation.ruler.Sources`."},
+    )
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of results; default `runs/eval/LABEL`. A run that stopped is continued by the same "
+            "command."
+        },
+    )
+    label: str | None = field(default=None, metadata={"help": "Name in reports; default the last part of `model`."})
+    strict: bool = field(
+        default=False,
+        metadata={"help": "Whether to stop, before anything is generated, at a prompt that had to be truncated."},
+    )
+
+    def __post_init__(self):
+        for name in ("model_args", "ruler_sources"):  # the command line gives text
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, json.loads(getattr(self, name)))
+        if not self.model:
+            raise ValueError("Nothing to evaluate: give `--model` a Hub id or a folder.")
+        _check_among("benchmarks", self.benchmarks, BENCHMARKS)
+        _check_among("tasks", self.tasks or (), (*RULER_TASKS, *INFINITEBENCH_TASKS))
+        _check_among("protocol", [self.protocol], PROTOCOLS)
+        _check_among("backend", [self.backend], BACKENDS)
+        for name in ("num_samples", "batch_size", "max_model_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("temperature", "reasoning_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
+        if not self.benchmarks or ("ruler" in self.benchmarks and not self.lengths):
+            raise ValueError("Nothing to run: name some `benchmarks`, and for RULER some `lengths`.")
+        if not self.units():
+            raise ValueError(f"tasks={self.tasks} has no task of the benchmarks {self.benchmarks}.")
+        self.label = self.label or Path(self.model.rstrip("/")).name
+        self.output_dir = self.output_dir or f"runs/eval/{self.label}"
+
+    def units(self) -> list["Unit"]:
+        """What is evaluated one after another: shorter prompts first, so that results come early."""
+        units = []
+        for benchmark in self.benchmarks:
+            if benchmark == "longbench_v2":
+                units.append(Unit(benchmark, "cot_answer" if self.longbench_v2_cot else "answer"))
+            elif benchmark == "synthetic":
+                units.append(Unit(benchmark, benchmark))
+            elif benchmark == "infinitebench":
+                units += [Unit(benchmark, task) for task in INFINITEBENCH_TASKS if task in (self.tasks or [task])]
+            else:
+                tasks = [task for task in RULER_TASKS if task in (self.tasks or [task])]
+                units += [Unit(benchmark, task, length) for length in sorted(self.lengths) for task in tasks]
+        return units
+
+
+@dataclass(frozen=True)
+class Unit:
+    """
+    One task of a benchmark, for RULER at one length.
+
+    Args:
+        benchmark (`str`):
+            One of `BENCHMARKS`.
+        task (`str`):
+            Its task.
+        length (`int`, *optional*):
+            Tokens of prompt and answer together; RULER only.
+    """
+
+    benchmark: str
+    task: str
+    length: int | None = None
+
+    @property
+    def name(self) -> str:
+        """For files and progress bars."""
+        parts = [self.benchmark, *([str(self.length)] if self.length else []), self.task]
+        return "-".join(dict.fromkeys(parts))
+
+    @property
+    def lm_eval_task(self) -> str:
+        """What the task is called in `tasks/`."""
+        return "longact_" + "_".join(dict.fromkeys((self.benchmark, self.task)))
+
+
+def _check_among(name: str, values, known: tuple[str, ...]) -> None:
+    if unknown := [value for value in values if value not in known]:
+        raise ValueError(f"{name}: {', '.join(map(repr, unknown))} is not one of {', '.join(known)}.")

@@ -1,0 +1,152 @@
+"""An lm-eval model that writes down every finished request, so that a run that was killed repeats none.
+
+lm-eval's own `use_cache` leaves out sampled requests, and the paper samples at temperature 1.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from tqdm import tqdm
+
+
+if TYPE_CHECKING:
+    import torch
+
+# Requests that vLLM gets at once, and a crash loses: several times what it decodes together at long context.
+VLLM_CHUNK = 128
+
+
+class JournaledLM(LM):
+    """
+    Wraps an lm-eval model; what it answered lies in `FOLDER/NAME-rankR.jsonl`, one line a request.
+
+    Args:
+        lm (`LM`):
+            The model.
+        folder (`Path`):
+            Where the journals lie. Those of all ranks are read, so a run may continue with other replicas.
+        name (`str`):
+            Journal of this task.
+        backend (`str`):
+            `"vllm"` or `"transformers"`.
+        batch_size (`int`):
+            Requests that transformers decodes together, and a crash loses.
+        temperature (`float`):
+            0 decodes greedily.
+        seed (`int`):
+            Seed of sampling. Each request has a seed of its own with vLLM, each batch with transformers.
+    """
+
+    def __init__(
+        self, lm: LM, folder: Path, name: str, backend: str, batch_size: int, temperature: float, seed: int
+    ) -> None:
+        super().__init__()
+        self.lm, self.name, self.vllm = lm, name, backend == "vllm"
+        self.chunk = VLLM_CHUNK if self.vllm else batch_size
+        self.temperature, self.seed = temperature, seed
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{name}-rank{lm.rank}.jsonl"
+        self.done = dict(_read_lines(folder.glob(f"{name}-rank*.jsonl")))
+        self.resumed = 0
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """
+        Answer requests, those of earlier runs from the journal.
+
+        Args:
+            requests (`Sequence[Instance]`):
+                lm-eval's requests; `doc["max_new_tokens"]` is the budget of each.
+
+        Returns:
+            `list[str]`: One response a request.
+        """
+        prompts = {self._key(request): request for request in requests}
+        todo = sorted((key for key in prompts if key not in self.done), key=lambda key: -len(prompts[key].args[0]))
+        self.resumed = len(prompts) - len(todo)
+        progress = tqdm(total=len(prompts), initial=self.resumed, desc=self.name, disable=self.rank != 0)
+        with self._open() as journal:
+            for start in range(0, len(todo), self.chunk):
+                keys = todo[start : start + self.chunk]
+                responses = self._generate({key: prompts[key] for key in keys})
+                for key, response in zip(keys, responses, strict=True):
+                    self.done[key] = response
+                    journal.write(json.dumps({"key": key, "response": response}) + "\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+                progress.update(len(keys))
+        progress.close()
+        return [self.done[self._key(request)] for request in requests]
+
+    def _generate(self, requests: dict[str, Instance]) -> list[str]:
+        seeds = [int(key[:8], 16) for key in requests]
+        if not self.vllm and self.temperature:
+            import torch
+
+            torch.manual_seed(seeds[0])
+        instances = []
+        for request, seed in zip(requests.values(), seeds, strict=True):
+            # The whole vocabulary: a checkpoint's own top_p and top_k are for chatting.
+            sampling = {"do_sample": self.temperature > 0, "temperature": self.temperature}
+            sampling |= {"top_p": 1.0, "top_k": 0} if self.temperature else {}
+            if self.vllm:
+                sampling |= {"seed": seed, "skip_special_tokens": True}  # transformers skips them, too
+            kwargs = {"until": [], "max_gen_toks": request.doc["max_new_tokens"], **sampling}
+            instances.append(Instance("generate_until", request.doc, (request.args[0], kwargs), 0))
+        return self.lm.generate_until(instances, disable_tqdm=True)
+
+    def _key(self, request: Instance) -> str:
+        """Names a request: what is read and how it is continued, not where it stands in the run."""
+        what = [request.args[0], request.doc["max_new_tokens"], self.temperature, self.seed]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    def _open(self):
+        """A line cut off by a crash is closed, so that the next one stands by itself."""
+        torn = self.path.is_file() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
+        journal = self.path.open("a", encoding="utf-8")
+        if torn:
+            journal.write("\n")
+        return journal
+
+    def loglikelihood(self, requests):
+        raise TypeError("The benchmarks here are generated, not compared by likelihood.")
+
+    loglikelihood_rolling = loglikelihood
+
+    # What lm-eval asks of a model that runs in several replicas.
+
+    @property
+    def rank(self) -> int:
+        return self.lm.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.lm.world_size
+
+    @property
+    def device(self) -> "torch.device":
+        return self.lm.device
+
+    def all_gather(self, tensor):
+        return self.lm.all_gather(tensor)
+
+    def gather_object(self, obj, dst=0):
+        return self.lm.gather_object(obj, dst)
+
+    def barrier(self) -> None:
+        self.lm.barrier()
+
+
+def _read_lines(paths) -> Iterator[tuple[str, str]]:
+    for path in paths:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # cut off by a crash
+                continue
+            yield entry["key"], entry["response"]

@@ -1,0 +1,232 @@
+"""A run: every unit once, through lm-eval, and what is left behind."""
+
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .backends import Model
+from .config import EvaluationConfig, Unit
+from .results import (
+    FOLLOWS,
+    FORMAT,
+    RESULTS,
+    SAMPLES,
+    read_samples,
+    scores_of,
+    summary_of,
+    versions,
+    write_json,
+    write_samples,
+)
+from .scoring import final_answer, judge
+
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+    from lm_eval.api.task import Task
+
+logger = logging.getLogger(__name__)
+
+TASKS = Path(__file__).with_name("tasks")
+JOURNALS, SETTINGS = "requests", "run.json"
+# Of a row, what a sample keeps; prompts stay out, they can be made again and take gigabytes.
+KEPT = ("task", "sample_id", "gold", "prompt_tokens", "truncated", "difficulty", "length", "domain", "haystack")
+# What may differ when a run is continued, because it changes no response.
+FREE = ("label", "output_dir", "strict", "batch_size")
+
+
+def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
+    """
+    Evaluate one model, or continue where a run with the same settings stopped.
+
+    Args:
+        config (`EvaluationConfig`):
+            The run.
+        lm (`lm_eval.api.model.LM`, *optional*):
+            Answers in place of the model's weights, e.g. one that knows the gold answers.
+
+    Returns:
+        `dict | None`: What `results.json` holds; `None` in other processes than the first.
+
+    Raises:
+        `ValueError`: If the output folder holds another run, data are missing, or with `strict` a prompt had to be
+        truncated.
+    """
+    model, folder, start = Model(config), Path(config.output_dir), time.time()
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
+    for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
+        load_task(replace(unit, task=unit.task.removesuffix("_answer")), replace(config, num_samples=1), model)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
+    lm = lm or model.load(config)
+    results = {
+        "format": FORMAT,
+        "complete": False,
+        "label": config.label,
+        "model": config.model,
+        "base_model": model.base if model.adapter else None,
+        "weight_files": model.files,
+        "protocol": config.protocol,
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "backend": model.backend,
+        "dtype": model.dtype,
+        "replicas": lm.world_size,
+        "max_model_length": model.window,
+        "follows": {benchmark: FOLLOWS[benchmark] for benchmark in config.benchmarks},
+        "config": asdict(config),
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(start)),
+        "units": [],
+    }
+    samples: dict[str, list[dict]] = {}
+    for unit in config.units():
+        rows = run_unit(unit, config, model, lm)
+        if lm.rank:
+            continue
+        samples[unit.name] = rows
+        results["units"].append({"name": unit.name, **asdict(unit), **summary_of(rows)})
+        results["scores"] = scores_of(results["units"], samples)
+        results["seconds"] = round(time.time() - start, 1)
+        results["complete"] = len(samples) == len(config.units())
+        write_json(folder / RESULTS, results)
+    return None if lm.rank else results
+
+
+def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> list[dict]:
+    """
+    One task, in two turns where LongBench v2 has two.
+
+    Args:
+        unit (`Unit`):
+            The task.
+        config, model, lm:
+            The run, and its model before and after loading.
+
+    Returns:
+        `list[dict]`: Samples in the order of the rows, with `score`, `prediction`, `response` and `unfinished`; empty
+        in other processes than the first.
+    """
+    finished = Path(config.output_dir, SAMPLES, f"{unit.name}.jsonl")
+    if finished.is_file():
+        return read_samples(finished)
+    reasoning: dict[str, str] = {}
+    if unit.task == "cot_answer":
+        first_turn = answer(Unit(unit.benchmark, "cot"), config, model, lm)
+        for doc, response in _to_all(lm, first_turn):
+            if response != "":  # an empty response leaves the item out, as officially
+                reasoning[doc["sample_id"]] = _without_thinking(doc, response).strip()
+    rows = []
+    for doc, response in answer(unit, config, model, lm, cot_responses=reasoning):
+        kept = {name: doc[name] for name in KEPT if name in doc}
+        rows.append(kept | judge(doc, response)._asdict() | {"response": response})
+        if reasoning:
+            rows[-1]["reasoning"] = reasoning[doc["sample_id"]]
+    if not lm.rank:
+        write_samples(finished, rows)
+    return rows
+
+
+def answer(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM", **metadata) -> list[tuple[dict, str]]:
+    """
+    Let the model answer the rows of one task through lm-eval.
+
+    Args:
+        unit (`Unit`):
+            The task.
+        config, model, lm:
+            The run, and its model before and after loading.
+        **metadata:
+            More for the task's rows.
+
+    Returns:
+        `list[tuple[dict, str]]`: Each row and the response to it, in order; empty in other processes than the first.
+    """
+    import lm_eval
+
+    from .journal import JournaledLM
+
+    task = load_task(unit, config, model, **metadata)
+    _count_truncated(unit, task, config.strict)
+    journaled = JournaledLM(
+        lm,
+        Path(config.output_dir, JOURNALS),
+        unit.name,
+        model.backend,
+        config.batch_size,
+        config.temperature,
+        config.seed,
+    )
+    evaluated = lm_eval.evaluate(journaled, {"tasks": {unit.name: task}, "groups": {}}, bootstrap_iters=0)
+    if evaluated is None:
+        return []
+    logged = sorted(evaluated["samples"][unit.name], key=lambda sample: sample["doc_id"])
+    return [(sample["doc"], sample["resps"][0][0]) for sample in logged]
+
+
+def load_task(unit: Unit, config: EvaluationConfig, model: Model, **metadata) -> "Task":
+    """The lm-eval task of a unit, its rows made for this model."""
+    from lm_eval.tasks import TaskManager
+
+    metadata |= {
+        "tokenizer": model.tokenizer,
+        "chat": config.chat,
+        "protocol": config.protocol,
+        "reasoning_tokens": config.reasoning_tokens,
+        "max_model_length": model.window,
+        "num_samples": config.num_samples,
+        "max_seq_length": unit.length,
+        "longbench_v2_data": config.longbench_v2_data,
+        "infinitebench_data": config.infinitebench_data,
+        "ruler_sources": config.ruler_sources,
+    }
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    return manager.load([unit.lm_eval_task])["tasks"][unit.lm_eval_task]
+
+
+def _count_truncated(unit: Unit, task: "Task", strict: bool) -> None:
+    truncated = sum(task.dataset["test"]["truncated"])
+    if truncated:
+        message = (
+            f"{unit.name}: {truncated} of {len(task.dataset['test'])} prompts are too long and lost their middle, by "
+            "the benchmark's own limit or because of max_model_length."
+        )
+        if strict:
+            raise ValueError(f"{message} Without `strict` they are scored as they are, and counted.")
+        logger.warning(message)
+
+
+def _without_thinking(doc: dict, response: str) -> str:
+    return final_answer(response, doc["prompt"].rstrip().endswith("<think>"))[0] if doc["reasoning"] else response
+
+
+def _to_all(lm: "LM", value: list) -> list:
+    """What the first process has, in every process."""
+    if lm.world_size == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    box = [value]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def _claim(folder: Path, settings: dict) -> None:
+    """Make sure that what lies in the output folder was made with the same settings."""
+    if int(os.environ.get("RANK", "0")):
+        return
+    file = folder / SETTINGS
+    settings = json.loads(json.dumps(settings))
+    if not file.is_file():
+        write_json(file, settings)
+        return
+    there = json.loads(file.read_text(encoding="utf-8"))
+    differ = sorted(name for name in settings if settings[name] != there.get(name))
+    if differ:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({', '.join(differ)}): give another `--output_dir`."
+        )

@@ -1,0 +1,76 @@
+"""The recipe with the embedded model: killed and continued, two replicas, one command before and after training."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from longact_trl.evaluation.results import read_results
+
+
+ROOT = Path(__file__).parents[2]
+RECIPE = str(ROOT / "recipes" / "evaluate.py")
+MODEL = str(ROOT / "longact_trl" / "assets" / "tiny_qwen3")
+NUM_SAMPLES = 24
+ARGS = ["--config", "eval_tiny.yaml", "--model", MODEL, "--num_samples", str(NUM_SAMPLES), "--batch_size", "2"]
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def start(output_dir: Path, *more: str, launch: list[str] = (), env: dict = ENV) -> subprocess.Popen:
+    command = [sys.executable, *launch, RECIPE, *ARGS, "--output_dir", str(output_dir), *more]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen, output_dir: Path) -> dict:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+    return read_results(output_dir)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return finish(start(folder), folder)
+
+
+def journal_of(folder: Path) -> list[str]:
+    """Keys of the requests that were answered, in order."""
+    files = sorted((folder / "requests").glob("*.jsonl"))
+    return [json.loads(line)["key"] for file in files for line in file.read_text().splitlines()]
+
+
+def test_the_embedded_model_answers_some_questions(uninterrupted):
+    [unit] = uninterrupted["units"]
+    assert unit["num_samples"] == NUM_SAMPLES and 20 < unit["score"] < 90  # 53 on 300 questions
+    assert uninterrupted["backend"] == "transformers" and uninterrupted["replicas"] == 1
+
+
+def test_killed_it_continues_and_repeats_nothing(uninterrupted, tmp_path):
+    process = start(tmp_path)
+    while process.poll() is None and len(list((tmp_path / "requests").glob("*"))) == 0:
+        time.sleep(0.05)
+    while process.poll() is None and len(journal_of(tmp_path)) < 6:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = journal_of(tmp_path)
+    assert 6 <= len(before) < NUM_SAMPLES and not (tmp_path / "results.json").exists()
+
+    results = finish(start(tmp_path), tmp_path)
+    after = journal_of(tmp_path)
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after)) == NUM_SAMPLES
+    assert results["samples"] == uninterrupted["samples"]
+
+
+def test_two_replicas_score_as_one(uninterrupted, tmp_path):
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
+    results = finish(start(tmp_path, launch=[*launch, "--num_processes", "2"]), tmp_path)
+    assert results["replicas"] == 2
+    assert results["samples"] == uninterrupted["samples"] and results["scores"] == uninterrupted["scores"]
+    assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "requests").glob("*"))] == [12, 12]
