@@ -7,16 +7,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather, gather_object
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from tqdm import tqdm
 
-
-if TYPE_CHECKING:
-    import torch
 
 # Requests that vLLM gets at once, and a crash loses: several times what it decodes together at long context.
 VLLM_CHUNK = 128
@@ -47,11 +47,11 @@ class JournaledLM(LM):
         self, lm: LM, folder: Path, name: str, backend: str, batch_size: int, temperature: float, seed: int
     ) -> None:
         super().__init__()
-        self.lm, self.name, self.vllm = lm, name, backend == "vllm"
+        self.lm, self.name, self.vllm, self.state = lm, name, backend == "vllm", replicas()
         self.chunk = VLLM_CHUNK if self.vllm else batch_size
         self.temperature, self.seed = temperature, seed
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{name}-rank{lm.rank}.jsonl"
+        self.path = folder / f"{name}-rank{self.rank}.jsonl"
         self.done = dict(_read_lines(folder.glob(f"{name}-rank*.jsonl")))
         self.resumed = 0
 
@@ -86,8 +86,6 @@ class JournaledLM(LM):
     def _generate(self, requests: dict[str, Instance]) -> list[str]:
         seeds = [int(key[:8], 16) for key in requests]
         if not self.vllm and self.temperature:
-            import torch
-
             torch.manual_seed(seeds[0])
         instances = []
         for request, seed in zip(requests.values(), seeds, strict=True):
@@ -118,28 +116,36 @@ class JournaledLM(LM):
 
     loglikelihood_rolling = loglikelihood
 
-    # What lm-eval asks of a model that runs in several replicas.
+    # What lm-eval asks of a model that runs in several replicas. Its own backend knows replicas on GPUs only, and takes
+    # a process's number on its node for its number in all.
 
     @property
     def rank(self) -> int:
-        return self.lm.rank
+        return self.state.process_index
 
     @property
     def world_size(self) -> int:
-        return self.lm.world_size
+        return self.state.num_processes
 
     @property
-    def device(self) -> "torch.device":
-        return self.lm.device
+    def device(self) -> torch.device:
+        return self.state.device
 
     def all_gather(self, tensor):
-        return self.lm.all_gather(tensor)
+        return gather(tensor)
 
     def gather_object(self, obj, dst=0):
-        return self.lm.gather_object(obj, dst)
+        return gather_object([obj]) if self.world_size > 1 else [obj]
 
     def barrier(self) -> None:
-        self.lm.barrier()
+        self.state.wait_for_everyone()
+
+
+def replicas() -> PartialState:
+    """The processes that share this run: one, or as many as `accelerate launch` or `torchrun` started."""
+    # They wait for the slowest, however long that takes.
+    patience = {"timeout": timedelta(weeks=52)} if "WORLD_SIZE" in os.environ else {}
+    return PartialState(cpu=not torch.cuda.is_available(), **patience)
 
 
 def _read_lines(paths) -> Iterator[tuple[str, str]]:

@@ -2,14 +2,16 @@
 
 import json
 import logging
-import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accelerate.utils import broadcast_object_list
+
 from .backends import Model
 from .config import EvaluationConfig, Unit
+from .journal import JournaledLM, replicas
 from .results import (
     FOLLOWS,
     FORMAT,
@@ -56,9 +58,11 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         `ValueError`: If the output folder holds another run, data are missing, or with `strict` a prompt had to be
         truncated.
     """
+    state = replicas()
     model, folder, start = Model(config), Path(config.output_dir), time.time()
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
+    if state.is_main_process:
+        _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
     for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
         load_task(replace(unit, task=unit.task.removesuffix("_answer")), replace(config, num_samples=1), model)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
@@ -75,7 +79,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         "seed": config.seed,
         "backend": model.backend,
         "dtype": model.dtype,
-        "replicas": lm.world_size,
+        "replicas": state.num_processes,
         "max_model_length": model.window,
         "follows": {benchmark: FOLLOWS[benchmark] for benchmark in config.benchmarks},
         "config": asdict(config),
@@ -86,7 +90,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     samples: dict[str, list[dict]] = {}
     for unit in config.units():
         rows = run_unit(unit, config, model, lm)
-        if lm.rank:
+        if not state.is_main_process:
             continue
         samples[unit.name] = rows
         results["units"].append({"name": unit.name, **asdict(unit), **summary_of(rows)})
@@ -94,7 +98,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         results["seconds"] = round(time.time() - start, 1)
         results["complete"] = len(samples) == len(config.units())
         write_json(folder / RESULTS, results)
-    return None if lm.rank else results
+    return results if state.is_main_process else None
 
 
 def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> list[dict]:
@@ -117,7 +121,7 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
     reasoning: dict[str, str] = {}
     if unit.task == "cot_answer":
         first_turn = answer(Unit(unit.benchmark, "cot"), config, model, lm)
-        for doc, response in _to_all(lm, first_turn):
+        for doc, response in broadcast_object_list([first_turn])[0]:
             if response != "":  # an empty response leaves the item out, as officially
                 reasoning[doc["sample_id"]] = _without_thinking(doc, response).strip()
     rows = []
@@ -126,7 +130,7 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
         rows.append(kept | judge(doc, response)._asdict() | {"response": response})
         if reasoning:
             rows[-1]["reasoning"] = reasoning[doc["sample_id"]]
-    if not lm.rank:
+    if replicas().is_main_process:
         write_samples(finished, rows)
     return rows
 
@@ -147,8 +151,6 @@ def answer(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM", **metad
         `list[tuple[dict, str]]`: Each row and the response to it, in order; empty in other processes than the first.
     """
     import lm_eval
-
-    from .journal import JournaledLM
 
     task = load_task(unit, config, model, **metadata)
     _count_truncated(unit, task, config.strict)
@@ -204,21 +206,8 @@ def _without_thinking(doc: dict, response: str) -> str:
     return final_answer(response, doc["prompt"].rstrip().endswith("<think>"))[0] if doc["reasoning"] else response
 
 
-def _to_all(lm: "LM", value: list) -> list:
-    """What the first process has, in every process."""
-    if lm.world_size == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    box = [value]
-    broadcast_object_list(box)
-    return box[0]
-
-
 def _claim(folder: Path, settings: dict) -> None:
     """Make sure that what lies in the output folder was made with the same settings."""
-    if int(os.environ.get("RANK", "0")):
-        return
     file = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
     if not file.is_file():

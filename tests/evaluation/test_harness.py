@@ -155,17 +155,20 @@ def test_a_completion_model_continues_plain_text(config, tmp_path):
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "base")
-    make_model(max_position_embeddings=8192).config.save_pretrained(tmp_path / "base")
+    make_model(max_position_embeddings=16384).config.save_pretrained(tmp_path / "base")
     settings = {"model": str(tmp_path / "base"), "benchmarks": ["ruler", "infinitebench"], "num_samples": 1}
     lm = Says(gold)
-    evaluate(config(**settings, tasks=["vt", "passkey", "number_string", "longbook_choice_eng"]), lm)
-    ends = {request.doc["task"]: request.args[0][-30:] for request in lm.requests}
+    evaluate(
+        config(**settings, lengths=[8192], tasks=["niah_single_1", "passkey", "number_string", "longbook_choice_eng"]),
+        lm,
+    )
+    ends = {request.doc["task"]: request.args[0][-60:] for request in lm.requests}
     assert ends["passkey"].endswith("\n\nThe pass key is")
     assert ends["number_string"].endswith("\n\nThe sequence of digits is")
     assert ends["longbook_choice_eng"].endswith("The letter of the correct answer is")
-    assert ends["vt"].endswith(", they are: ")
+    assert ends["niah_single_1"].endswith("mentioned in the provided text is")
     with pytest.raises(ValueError, match="has no chat template: set `chat: false`"):
-        evaluate(config(**settings, chat=True, output_dir=str(tmp_path / "chat")))
+        evaluate(config(**settings, lengths=[8192], chat=True, output_dir=str(tmp_path / "chat")))
 
 
 def test_results_can_be_repeated_and_go_into_a_model_card(config, tmp_path):

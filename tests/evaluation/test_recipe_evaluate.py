@@ -69,8 +69,8 @@ def test_killed_it_continues_and_repeats_nothing(uninterrupted, tmp_path):
 
 
 def test_two_replicas_score_as_one(uninterrupted, tmp_path):
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
-    results = finish(start(tmp_path, launch=[*launch, "--num_processes", "2"]), tmp_path)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    results = finish(start(tmp_path, launch=launch), tmp_path)
     assert results["replicas"] == 2
     assert results["samples"] == uninterrupted["samples"] and results["scores"] == uninterrupted["scores"]
     assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "requests").glob("*"))] == [12, 12]
