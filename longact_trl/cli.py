@@ -148,6 +148,20 @@ def drift(
     raise typer.Exit(code)
 
 
+@app.command()
+def report(
+    results: Annotated[
+        list[str], typer.Argument(help="Output folders of recipes/evaluate.py; the first is the baseline.")
+    ],
+    output: Annotated[str | None, typer.Option(help="Also write OUTPUT.md and OUTPUT.png.")] = None,
+) -> None:
+    """Print the paper's Tables 1-6 from results: intervals, the paper's figures, differences, significance."""
+    from .evaluation.report import main
+
+    with usage_errors():
+        main(results, output)
+
+
 def default_output(command: str, model: str) -> Path:
     """A folder that no earlier run has used."""
     from .quickstart import free_folder

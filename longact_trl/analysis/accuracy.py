@@ -134,8 +134,49 @@ def paired_difference(before: Iterable[bool], after: Iterable[bool]) -> Interval
     Returns:
         `Interval`: Of the difference of the shares, from -1 to 1.
     """
-    gains = torch.tensor([float(b) - float(a) for a, b in zip(before, after, strict=True)])
+    return bootstrap_mean([[float(b) - float(a) for a, b in zip(before, after, strict=True)]])
+
+
+def bootstrap_mean(groups: Sequence[Sequence[float]]) -> Interval:
+    """
+    Mean of the groups' means, with a bootstrap interval over the members of each group.
+
+    Args:
+        groups (`Sequence[Sequence[float]]`):
+            Values of each group, e.g. the scores of each task's samples. No group is empty.
+
+    Returns:
+        `Interval`
+    """
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(gains), (NUM_RESAMPLES, len(gains)), generator=generator)
-    low, high = gains[drawn].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
-    return Interval(gains.mean().item(), low, high)
+    means, resampled = [], torch.zeros(NUM_RESAMPLES)
+    for group in groups:
+        values = torch.tensor(group)
+        drawn = torch.randint(len(values), (NUM_RESAMPLES, len(values)), generator=generator)
+        means.append(values.mean().item())
+        resampled += values[drawn].mean(1) / len(groups)
+    low, high = resampled.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return Interval(sum(means) / len(means), low, high)
+
+
+def sign_flip_p(groups: Sequence[Sequence[float]]) -> float:
+    """
+    Two-sided p-value of a paired permutation test: how often the mean of the groups' means is at least as far from 0
+    when each difference may as well have had the other sign.
+
+    Args:
+        groups (`Sequence[Sequence[float]]`):
+            Differences between two models on the same samples, by group. No group is empty.
+
+    Returns:
+        `float`: At least 1 / (`NUM_RESAMPLES` + 1).
+    """
+    generator = torch.Generator().manual_seed(0)
+    observed, flipped = 0.0, torch.zeros(NUM_RESAMPLES, dtype=torch.float64)
+    for group in groups:
+        values = torch.tensor(group, dtype=torch.float64)
+        signs = torch.randint(2, (NUM_RESAMPLES, len(values)), generator=generator, dtype=torch.int8) * 2 - 1
+        observed += values.mean().item() / len(groups)
+        flipped += (signs * values).mean(1) / len(groups)
+    as_far = (flipped.abs() >= abs(observed) - 1e-12).sum().item()
+    return (1 + as_far) / (1 + NUM_RESAMPLES)

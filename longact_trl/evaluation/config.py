@@ -63,7 +63,7 @@ class EvaluationConfig:
         output_dir (`str`, *optional*):
             Folder of results; default `runs/eval/LABEL`. A run that stopped is continued by the same command.
         label (`str`, *optional*):
-            Name in reports; default the last part of `model`.
+            Name in reports; default the last part of `model`, for a `checkpoint-N` its run's name before it.
         strict (`bool`, *optional*, defaults to `False`):
             Whether to stop, before anything is generated, at a prompt that had to be truncated.
     """
@@ -156,7 +156,12 @@ class EvaluationConfig:
             "command."
         },
     )
-    label: str | None = field(default=None, metadata={"help": "Name in reports; default the last part of `model`."})
+    label: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name in reports; default the last part of `model`, for a `checkpoint-N` its run's name before it."
+        },
+    )
     strict: bool = field(
         default=False,
         metadata={"help": "Whether to stop, before anything is generated, at a prompt that had to be truncated."},
@@ -182,7 +187,9 @@ class EvaluationConfig:
             raise ValueError("Nothing to run: name some `benchmarks`, and for RULER some `lengths`.")
         if not self.units():
             raise ValueError(f"tasks={self.tasks} has no task of the benchmarks {self.benchmarks}.")
-        self.label = self.label or Path(self.model.rstrip("/")).name
+        path = Path(self.model.rstrip("/"))
+        run = f"{path.parent.name}-" if path.name.startswith("checkpoint-") else ""
+        self.label = self.label or run + path.name
         self.output_dir = self.output_dir or f"runs/eval/{self.label}"
 
     def units(self) -> list["Unit"]:

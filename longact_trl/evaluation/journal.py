@@ -116,8 +116,8 @@ class JournaledLM(LM):
 
     loglikelihood_rolling = loglikelihood
 
-    # What lm-eval asks of a model that runs in several replicas. Its own backend knows replicas on GPUs only, and takes
-    # a process's number on its node for its number in all.
+    # What lm-eval asks of a model that runs in several replicas. Its own backend knows them on GPUs only, and takes a
+    # process's number on its node for its number in all.
 
     @property
     def rank(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import infinitebench, longbench_v2
+from . import infinitebench, longbench_v2, ruler
 
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def scores_of(units: Sequence[Mapping], samples: Mapping[str, Sequence[Mapping]]
             Name of a unit to its samples.
 
     Returns:
-        `dict`: `longbench_v2`: the official table; `ruler`: by length, each task and their plain mean;
+        `dict`: `longbench_v2`: the official table; `ruler`: by length, each task, and the plain mean of all 13;
         `infinitebench`: each task; `synthetic`: each task and all together.
     """
     scores: dict = defaultdict(dict)
@@ -65,7 +65,8 @@ def scores_of(units: Sequence[Mapping], samples: Mapping[str, Sequence[Mapping]]
                 part = [row["score"] for row in rows if row["task"] == task]
                 scores["synthetic"][task] = round(100 * sum(part) / len(part), 2)
     for by_task in scores["ruler"].values() if "ruler" in scores else ():
-        by_task[AVERAGE] = mean(by_task.values())
+        if len(by_task) == len(ruler.TASKS) and None not in by_task.values():
+            by_task[AVERAGE] = round(sum(by_task.values()) / len(by_task), 2)
     return dict(scores)
 
 
@@ -88,12 +89,6 @@ def summary_of(rows: Sequence[Mapping]) -> dict:
     summary |= {name: sum(row[name] for row in rows) for name in ("truncated", "unfinished")}
     haystacks = sorted({row["haystack"] for row in rows if row.get("haystack")})
     return summary | ({"haystack": ", ".join(haystacks)} if haystacks else {})
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Plain mean, rounded to two digits; `None` where a value is missing."""
-    values = list(values)
-    return None if not values or None in values else round(sum(values) / len(values), 2)
 
 
 def versions() -> dict[str, str]:

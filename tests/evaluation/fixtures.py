@@ -3,9 +3,15 @@
 import json
 from pathlib import Path
 
+from conftest import make_model
+from data_helpers import word_tokenizer
 from lm_eval.api.model import LM
 
+from longact_trl.evaluation.config import EvaluationConfig
 
+
+NUM_SAMPLES = 3
+STAND_INS = dict.fromkeys(("essays", "squad", "hotpotqa", "english_words"), "stand-in")
 FILLER = "The mill stood by the river, and nothing happened for a long time."
 
 
@@ -56,6 +62,30 @@ def write_infinitebench(folder: Path) -> str:
             for i in range(2):
                 file.write(json.dumps({"id": i, **row, "options": options}, ensure_ascii=False) + "\n")
     return str(folder)
+
+
+def write_model(folder: Path) -> str:
+    """Config and tokenizer of a model; its weights are never loaded."""
+    make_model(max_position_embeddings=8192).config.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def make_config(folder: Path, **kwargs) -> EvaluationConfig:
+    """A run of all benchmarks on a few samples of this data, into `folder / "out"`."""
+    settings = {
+        "model": write_model(folder / "model"),
+        "benchmarks": ["longbench_v2", "ruler", "infinitebench", "synthetic"],
+        "lengths": [4096],
+        "num_samples": NUM_SAMPLES,
+        "temperature": 0.0,
+        "longbench_v2_data": write_longbench_v2(folder / "longbench_v2"),
+        "infinitebench_data": write_infinitebench(folder / "infinitebench"),
+        "ruler_sources": STAND_INS,
+        "output_dir": str(folder / "out"),
+        "backend": "transformers",
+    }
+    return EvaluationConfig(**settings | kwargs)
 
 
 class Says(LM):

@@ -1,13 +1,14 @@
 """Whole runs through lm-eval with a model that knows the answers, or none of them."""
 
 import json
+from functools import partial
 
 import datasets
 import huggingface_hub
 import pytest
 from conftest import make_model
-from data_helpers import byte_tokenizer, word_tokenizer
-from fixtures import Says, gold, write_infinitebench, write_longbench_v2
+from data_helpers import byte_tokenizer
+from fixtures import NUM_SAMPLES, Says, gold, make_config
 
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.evaluation.infinitebench import NAMES
@@ -17,36 +18,9 @@ from longact_trl.evaluation.ruler import TASKS as RULER
 from longact_trl.evaluation.run import evaluate
 
 
-NUM_SAMPLES = 3
-STAND_INS = dict.fromkeys(("essays", "squad", "hotpotqa", "english_words"), "stand-in")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    """Config and tokenizer of a model; its weights are never loaded."""
-    folder = tmp_path_factory.mktemp("model")
-    make_model(max_position_embeddings=8192).config.save_pretrained(folder)
-    word_tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
-def config(model, tmp_path):
-    def make(**kwargs) -> EvaluationConfig:
-        settings = {
-            "benchmarks": ["longbench_v2", "ruler", "infinitebench", "synthetic"],
-            "lengths": [4096],
-            "num_samples": NUM_SAMPLES,
-            "temperature": 0.0,
-            "longbench_v2_data": write_longbench_v2(tmp_path / "longbench_v2"),
-            "infinitebench_data": write_infinitebench(tmp_path / "infinitebench"),
-            "ruler_sources": STAND_INS,
-            "output_dir": str(tmp_path / "out"),
-            "backend": "transformers",
-        }
-        return EvaluationConfig(**{"model": model} | settings | kwargs)
-
-    return make
+def config(tmp_path):
+    return partial(make_config, tmp_path)
 
 
 @pytest.fixture

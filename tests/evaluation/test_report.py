@@ -1,0 +1,144 @@
+"""`longact report` over results that a model with known answers left."""
+
+import itertools
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures import Says, gold, make_config
+from typer.testing import CliRunner
+
+from longact_trl.analysis.accuracy import bootstrap_mean, sign_flip_p
+from longact_trl.analysis.heatmaps import render
+from longact_trl.cli import app
+from longact_trl.evaluation.report import compare, load_evaluations, markdown, paper_tables, rows_of
+from longact_trl.evaluation.report_picture import draw_report
+from longact_trl.evaluation.results import AVERAGE
+from longact_trl.evaluation.run import evaluate
+from longact_trl.recipe_config import read_config
+
+
+def knows(share: float, seed: int):
+    """A model that is right on about this share of the rows."""
+    rng = random.Random(seed)
+    return Says(lambda doc: gold(doc) if rng.random() < share else "zq")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Two models on everything: (folder, results) of each."""
+    made = []
+    for label, share in (("qwen3_8b_dense", 0.4), ("qwen3_8b_longact", 0.8)):
+        folder = tmp_path_factory.mktemp("runs")
+        config = make_config(folder, label=label, num_samples=12, temperature=1.0)
+        made.append((config.output_dir, evaluate(config, knows(share, seed=len(label)))))
+    return made
+
+
+def cells(report: str, title: str) -> list[list[str]]:
+    section = report.split(f"{title}\n\n")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()]
+
+
+def test_our_numbers_are_those_of_the_results(runs):
+    report = markdown(load_evaluations([folder for folder, _ in runs]))
+    for title, key in (
+        ("## Table 2: RULER, mean of the 13 tasks by length", "ruler"),
+        ("## Table 3: InfiniteBench", ""),
+    ):
+        header, _, *lines = cells(report, title)
+        ours = [line for line in lines if line[1] == "ours"]
+        for line, (_, results) in zip(ours, runs, strict=True):
+            values = [float(re.match(r"[\d.]+", cell)[0]) for cell in line[2:]]
+            if key:
+                assert header[2:] == ["4k"]
+                expected = [results["scores"]["ruler"]["4096"][AVERAGE]]
+            else:
+                expected = list(results["scores"]["infinitebench"].values())
+            assert values == pytest.approx(expected, abs=0.06)
+
+
+def test_the_papers_figures_stand_beside_ours_with_the_difference(runs):
+    report = markdown(load_evaluations([folder for folder, _ in runs]))
+    for title in ("## Table 1: LongBench v2", "## Table 5: Share of channels λ, LongBench v2"):
+        table = cells(report, title)
+        [at] = [i for i, line in enumerate(table) if line[1:3] == ["paper", "36.7"]]
+        ours, paper, difference = table[at - 1 : at + 2]
+        assert ours[1] == "ours" and difference[1] == "difference"
+        measured = runs[1][1]["scores"]["longbench_v2"]["overall"]
+        assert float(difference[2]) == pytest.approx(measured - 36.7, abs=0.06)
+        assert float(ours[2].split()[0]) == pytest.approx(measured, abs=0.06)
+    assert "| Qwen3-8B, DAPO | ours" in report and "| Qwen3-8B, GRPO" not in report
+    assert "are not known to this project" in report
+
+
+def test_what_makes_a_number_no_official_one_is_said(runs):
+    report = markdown(load_evaluations([folder for folder, _ in runs]))
+    line = next(line for line in report.splitlines() if line.startswith("- qwen3_8b_longact: "))
+    assert "official protocol, temperature 1, seed 0" in line
+    assert "**stand-in data, no official score" in line
+
+
+def test_two_models_are_compared_on_their_common_samples(runs):
+    baseline, other = load_evaluations([folder for folder, _ in runs])
+    other.samples["longbench_v2-answer"].pop(0)
+    gain, p, total = compare(paper_tables()[1], baseline, other)["overall"]
+    before = {row["sample_id"]: row["score"] for row in baseline.samples["longbench_v2-answer"]}
+    gains = [row["score"] - before[row["sample_id"]] for row in other.samples["longbench_v2-answer"]]
+    assert total == len(gains) == 5
+    assert gain.value == pytest.approx(np.mean(gains)) and gain.low <= gain.value <= gain.high
+    assert p == sign_flip_p([gains])
+    gain, p, total = compare(paper_tables()[2], baseline, other)["4096"]
+    assert gain.value > 0 and p < 0.01 and total == 13 * 12
+
+
+def test_rulers_interval_keeps_its_tasks_apart():
+    """Tasks that differ much do not widen the interval: only samples within a task are drawn again."""
+    groups = [[0.0, 0.0, 1.0, 0.0] * 10, [1.0] * 40]
+    interval = bootstrap_mean(groups)
+    rng = np.random.default_rng(1)
+    means = np.mean([rng.choice(group, (20_000, 40)).mean(1) for group in groups], axis=0)
+    assert interval.value == 0.625
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.01)
+
+
+def test_the_permutation_test_against_all_sign_flips():
+    gains = [1.0, 1.0, 0.0, 1.0, -1.0, 1.0, 0.5, 1.0]
+    observed = abs(np.mean(gains))
+    flips = [abs(np.mean(np.multiply(gains, signs))) for signs in itertools.product((1, -1), repeat=len(gains))]
+    exact = np.mean([flip >= observed - 1e-12 for flip in flips])
+    assert sign_flip_p([gains]) == pytest.approx(exact, abs=0.01)
+    assert sign_flip_p([[0.0, 0.0]]) == 1.0
+
+
+def test_one_label_may_come_in_parts_but_not_twice(tmp_path):
+    parts = []
+    for benchmark in ("longbench_v2", "infinitebench"):
+        parts.append(str(tmp_path / benchmark))
+        evaluate(make_config(tmp_path, benchmarks=[benchmark], label="mine", output_dir=parts[-1]), Says(gold))
+    [mine] = load_evaluations(parts)
+    assert [row.name for table in (1, 3) for row in rows_of(paper_tables()[table], [mine]) if row.ours] == ["mine"] * 2
+    with pytest.raises(ValueError, match="'mine' has longbench_v2-answer already"):
+        load_evaluations([parts[0], parts[0]])
+    with pytest.raises(ValueError, match="has no results.json"):
+        load_evaluations([str(tmp_path)])
+
+
+def test_the_command_writes_markdown_and_a_picture(runs, tmp_path):
+    output = tmp_path / "report"
+    done = CliRunner().invoke(app, ["report", *(folder for folder, _ in runs), "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report.md").read_text() in done.output
+    figure = draw_report(load_evaluations([folder for folder, _ in runs]))
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert [title.split(".")[0] for title in titles] == [*(f"Table {n}" for n in range(1, 7)), titles[-1]]
+    assert render(figure).width > 1000 and (tmp_path / "report.png").stat().st_size > 50_000
+
+
+def test_every_recipe_of_the_paper_has_a_row():
+    recipes = list((Path(__file__).parents[2] / "recipes").rglob("*qwen3_*.yaml"))
+    assert len(recipes) == 20
+    labels = {label for table in paper_tables().values() for label in table["rows"]}
+    assert {read_config(path)["output_dir"].removeprefix("runs/") for path in recipes} == labels
