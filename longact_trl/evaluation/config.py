@@ -57,7 +57,7 @@ class EvaluationConfig:
         longbench_v2_data (`str`, *optional*, defaults to `"THUDM/LongBench-v2"`):
             Hub id, or local `data.json`, parquet file or folder.
         infinitebench_data (`str`, *optional*, defaults to `"xinrongzhang2022/InfiniteBench"`):
-            Hub id, or local folder with one `TASK.jsonl` a task.
+            Hub id, local folder with one `TASK.jsonl` a task, or `generated` for PassKey and Number made here.
         ruler_sources (`dict`, *optional*, defaults to `{}`):
             Where RULER's essays and questions come from, see `longact_trl.evaluation.ruler.Sources`.
         output_dir (`str`, *optional*):
@@ -143,7 +143,11 @@ class EvaluationConfig:
         default=LONGBENCH_V2, metadata={"help": "Hub id, or local `data.json`, parquet file or folder."}
     )
     infinitebench_data: str = field(
-        default=INFINITEBENCH, metadata={"help": "Hub id, or local folder with one `TASK.jsonl` a task."}
+        default=INFINITEBENCH,
+        metadata={
+            "help": "Hub id, local folder with one `TASK.jsonl` a task, or `generated` for PassKey and Number made "
+            "here."
+        },
     )
     ruler_sources: dict = field(
         default_factory=dict,

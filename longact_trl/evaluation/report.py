@@ -202,8 +202,10 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
             continue
         parts.append(f"## {f'Table {number}: ' if number else ''}{table['title']}")
         parts.append(_table(table, rows) if rows else "No results and no figures of the paper.")
-        baseline, *others = [row for row in rows if row.evaluation] or [None]
-        parts += [_comparison(table, baseline, other) for other in others]
+        if table.get("others"):  # the arms of the other tables are in these, too
+            by_label = {row.evaluation.label: row for row in rows if row.evaluation}
+            baseline, *others = [by_label[e.label] for e in evaluations if e.label in by_label] or [None]
+            parts += [_comparison(table, baseline, other) for other in others]
     missing = "Figures of the paper that are not shown are not known to this project: see `paper_figures.yaml`."
     return "\n\n".join([*parts, missing]) + "\n"
 

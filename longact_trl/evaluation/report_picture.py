@@ -57,7 +57,7 @@ def draw_report(evaluations: Sequence[Evaluation]) -> "Figure":
         if any(row.paper for row in rows):
             handles.append(Line2D([], [], color="0.3", marker="D", markerfacecolor="none", ls="", label="the paper"))
         axis.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-        axis.set_xticks(range(len(columns)), [column_name(column) for column in columns])
+        axis.set_xticks(range(len(columns)), [column_name(column) for column in columns], fontsize=8)
         axis.set_xlim(-0.5, len(columns) - 0.5)
         axis.set_ylim(-3, 103)
         axis.set_ylabel("score, percent")

@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from ..data.rows import read_source
 from . import infinitebench as ib
+from . import infinitebench_synthetic
 from . import longbench_v2 as lb
 from .prompts import Prompter, prompter_from_metadata
 from .truncation import keep_ends, keep_equal_ends
@@ -21,6 +22,7 @@ from .truncation import keep_ends, keep_equal_ends
 
 LONGBENCH_V2 = "THUDM/LongBench-v2"
 INFINITEBENCH = "xinrongzhang2022/InfiniteBench"
+GENERATED = "generated"
 RULER_SEED = 42  # of the data, as published; the seed of an evaluation is that of sampling
 RULER_SAMPLES = 500
 SYNTHETIC_SAMPLES = 300
@@ -76,12 +78,13 @@ def infinitebench(
         task (`str`):
             One of `infinitebench.TASKS`.
         infinitebench_data (`str`, *optional*):
-            Hub id, or local folder with one `TASK.jsonl` a task.
+            Hub id, local folder with one `TASK.jsonl` a task, or `"generated"`: PassKey and Number made here, as the
+            published rows were, with other keys.
         num_samples (`int`, *optional*):
             Take the first ones; `None` takes all.
 
     Raises:
-        `ValueError`: If the data cannot be read.
+        `ValueError`: If the data cannot be read, or the task cannot be generated.
     """
     prompter = prompter_from_metadata(**metadata)
     budget = prompter.budget(ib.MAX_NEW_TOKENS[task])
@@ -92,10 +95,16 @@ def infinitebench(
         "keep": keep_ends if prompter.chat else keep_equal_ends,
         "always_decode": not prompter.chat,  # tiktoken, which the gpt4 script uses, gives the same text back
     }
+    generated = infinitebench_data == GENERATED
+    if generated:
+        items = infinitebench_synthetic.make_samples(task)[:num_samples]
+    else:
+        items = _read("infinitebench_data", infinitebench_data, f"{task}.jsonl", num_samples)
     rows = []
-    for item in _read("infinitebench_data", infinitebench_data, f"{task}.jsonl", num_samples):
+    for item in items:
         gold = ib.get_answer(item, task)
         row = {"benchmark": "infinitebench", "task": task, "sample_id": str(item["id"]), "gold": gold}
+        row |= {"haystack": "noise (stand-in for the published rows)"} if generated else {}
         text = ib.build_prompt(item, task, templates)
         rows.append(row | prompter.fit(text, budget=budget, **cut) | _decoding(prompter, budget))
     return {"test": Dataset.from_list(rows)}

@@ -38,9 +38,15 @@ NAMES_OF_UNITS = {f"ruler-4096-{task}" for task in RULER} | {f"infinitebench-{ta
 NAMES_OF_UNITS |= {"longbench_v2-answer", "synthetic"}
 
 
-def test_gold_answers_score_100_on_every_task(config):
-    scores = all_scores(evaluate(config(), Says(gold)))
-    assert scores == dict.fromkeys(NAMES_OF_UNITS, 100.0)
+@pytest.fixture(scope="module")
+def gold_run(tmp_path_factory):
+    """A run on everything that knows all answers: its settings, the model and the results."""
+    config, lm = make_config(tmp_path_factory.mktemp("gold"), num_samples=6), Says(gold)
+    return config, lm, evaluate(config, lm)
+
+
+def test_gold_answers_score_100_on_every_task(gold_run):
+    assert all_scores(gold_run[2]) == dict.fromkeys(NAMES_OF_UNITS, 100.0)
 
 
 def test_garbage_scores_0_on_every_task(config):
@@ -100,11 +106,10 @@ def test_an_empty_response_leaves_longbench_items_out_of_the_denominator(config)
     assert (unit["score"], unit["skipped"]) == (50.0, 1)
 
 
-def test_lm_eval_sends_the_prompt_as_it_was_rendered(config):
-    lm = Says(gold)
-    evaluate(config(), lm)
-    assert len(lm.requests) >= NUM_SAMPLES * 13
-    for request in lm.requests:
+def test_lm_eval_sends_the_prompt_as_it_was_rendered(gold_run):
+    requests = gold_run[1].requests
+    assert len(requests) >= 6 * 13
+    for request in requests:
         assert request.args[0] == request.doc["prompt"]
         assert request.args[1]["until"] == []
 
@@ -145,11 +150,11 @@ def test_a_completion_model_continues_plain_text(config, tmp_path):
         evaluate(config(**settings, lengths=[8192], chat=True, output_dir=str(tmp_path / "chat")))
 
 
-def test_results_can_be_repeated_and_go_into_a_model_card(config, tmp_path):
-    made = evaluate(config(num_samples=6), Says(gold))
-    on_disk = read_results(tmp_path / "out")
+def test_results_can_be_repeated_and_go_into_a_model_card(gold_run):
+    config, _, made = gold_run
+    on_disk = read_results(config.output_dir)
     assert on_disk["complete"] and made["scores"] == on_disk["scores"]
-    assert EvaluationConfig(**on_disk["config"]) == config(num_samples=6)
+    assert EvaluationConfig(**on_disk["config"]) == config
     assert {"python", "lm-eval", "transformers", "torch"} <= set(on_disk["versions"])
     assert all("stand-in" in unit["haystack"] for unit in on_disk["units"] if unit["name"].endswith("single_2"))
     for unit in on_disk["units"]:
@@ -158,7 +163,7 @@ def test_results_can_be_repeated_and_go_into_a_model_card(config, tmp_path):
     from huggingface_hub import ModelCardData
     from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
-    entries = eval_results(tmp_path / "out")
+    entries = eval_results(config.output_dir)
     card = ModelCardData(model_name="m", eval_results=entries)
     assert "official protocol, THUDM/LongBench" in card.to_yaml()
     _, back = model_index_to_eval_results(eval_results_to_model_index("m", entries))
@@ -167,10 +172,9 @@ def test_results_can_be_repeated_and_go_into_a_model_card(config, tmp_path):
     assert all("stand-in" in entry.dataset_name for entry in back if entry.dataset_type == "NVIDIA/RULER")
 
 
-def test_a_finished_run_asks_nothing_again(config):
-    evaluate(config(), Says(gold))
+def test_a_finished_run_asks_nothing_again(gold_run):
     again = Says(lambda doc: pytest.fail("asked again"))
-    assert set(all_scores(evaluate(config(), again)).values()) == {100.0}
+    assert set(all_scores(evaluate(gold_run[0], again)).values()) == {100.0}
 
 
 def test_a_run_that_stopped_repeats_no_finished_request(config, tmp_path):
@@ -206,6 +210,12 @@ def test_every_sampled_request_has_the_whole_vocabulary(config):
         assert sampling == {"do_sample": True, "temperature": 0.7, "top_p": 1.0, "top_k": 0}
 
 
+def test_infinitebenchs_generated_tasks_need_no_data(config):
+    settings = {"benchmarks": ["infinitebench"], "infinitebench_data": "generated", "max_model_length": 200_000}
+    results = evaluate(config(**settings, tasks=["passkey", "number_string"], num_samples=2), Says(gold))
+    assert [(unit["score"], "stand-in" in unit["haystack"]) for unit in results["units"]] == [(100.0, True)] * 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -220,6 +230,7 @@ def test_every_sampled_request_has_the_whole_vocabulary(config):
         ({"lengths": [4096, 16384]}, "RULER at 16384 tokens does not fit .* give `--lengths 4096`"),
         ({"longbench_v2_data": "/nowhere"}, "longbench_v2_data: '/nowhere' can neither be read here nor reached"),
         ({"infinitebench_data": "some/where"}, "Download passkey.jsonl .* `infinitebench_data`"),
+        ({"infinitebench_data": "generated", "benchmarks": ["infinitebench"]}, "but not 'longbook_sum_eng'"),
         ({"ruler_sources": {}}, "RULER needs essays"),
     ],
 )

@@ -1,0 +1,66 @@
+"""Which model is loaded, how, and with what window."""
+
+import json
+
+import pytest
+import torch
+from conftest import make_model, make_tokenizer
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3Config
+
+from longact_trl.evaluation.backends import Model, choose_backend, context_window
+from longact_trl.evaluation.config import EvaluationConfig
+
+
+def config_of(model: str, **kwargs) -> EvaluationConfig:
+    return EvaluationConfig(model=model, **{"benchmarks": ["synthetic"], "backend": "transformers"} | kwargs)
+
+
+def test_a_lora_adapter_is_evaluated_on_its_base_model(tiny_model, tmp_path):
+    torch.manual_seed(0)
+    model = get_peft_model(make_model(), LoraConfig(r=16, target_modules=["q_proj"], init_lora_weights=False))
+    model.save_pretrained(tmp_path)
+    adapter = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter | {"base_model_name_or_path": tiny_model}))
+    config = config_of(str(tmp_path))
+    known = Model(config)
+    assert (known.base, known.adapter, known.tokenizer, known.lora_rank) == (tiny_model, str(tmp_path), tiny_model, 16)
+
+    ids = torch.arange(10, 20)[None]
+    loaded = known.load(config).model
+    expected = model.eval()(ids).logits
+    torch.testing.assert_close(loaded(ids).logits, expected)
+    assert (loaded(ids).logits - make_model().eval()(ids).logits).abs().max() > 1e-3
+    make_tokenizer().save_pretrained(tmp_path)
+    assert Model(config).tokenizer == str(tmp_path)
+
+
+def test_the_window_is_what_the_config_says_stretched_by_yarn():
+    assert context_window(Qwen3Config(max_position_embeddings=40960)) == 40960
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "rope_theta": 1e6}
+    assert context_window(Qwen3Config(max_position_embeddings=40960, rope_parameters=yarn)) == 131072
+
+
+def test_files_tell_whether_a_folder_still_holds_the_same_model(tiny_model, tmp_path):
+    make_model(seed=1).save_pretrained(tmp_path)
+    before = Model(config_of(str(tmp_path))).files
+    assert [name.endswith("model.safetensors") for name, _, _ in before] == [True]
+    make_model(seed=2).save_pretrained(tmp_path)
+    assert Model(config_of(str(tmp_path))).files != before
+
+
+def test_which_backend(tiny_model, monkeypatch):
+    assert choose_backend(config_of(tiny_model, backend="auto")) == "vllm"  # the test environment has it
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert choose_backend(config_of(tiny_model, backend="auto")) == "transformers"
+    with pytest.raises(ValueError, match="data_parallel_size: N"):
+        choose_backend(config_of(tiny_model, backend="vllm"))
+
+
+def test_the_label_of_a_checkpoint_names_its_run(tiny_model):
+    assert config_of("runs/qwen3_8b/checkpoint-40/").label == "qwen3_8b-checkpoint-40"
+    assert config_of("Qwen/Qwen3-8B").output_dir == "runs/eval/Qwen3-8B"
+
+
+def test_dictionaries_may_come_from_the_command_line():
+    assert config_of("m", model_args='{"data_parallel_size": 8}').model_args == {"data_parallel_size": 8}
