@@ -53,7 +53,6 @@ class JournaledLM(LM):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}-rank{self.rank}.jsonl"
         self.done = dict(_read_lines(folder.glob(f"{name}-rank*.jsonl")))
-        self.resumed = 0
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """
@@ -68,8 +67,7 @@ class JournaledLM(LM):
         """
         prompts = {self._key(request): request for request in requests}
         todo = sorted((key for key in prompts if key not in self.done), key=lambda key: -len(prompts[key].args[0]))
-        self.resumed = len(prompts) - len(todo)
-        progress = tqdm(total=len(prompts), initial=self.resumed, desc=self.name, disable=self.rank != 0)
+        progress = tqdm(total=len(prompts), initial=len(prompts) - len(todo), desc=self.name, disable=self.rank != 0)
         with self._open() as journal:
             for start in range(0, len(todo), self.chunk):
                 keys = todo[start : start + self.chunk]

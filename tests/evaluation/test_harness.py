@@ -155,6 +155,7 @@ def test_results_can_be_repeated_and_go_into_a_model_card(gold_run):
     on_disk = read_results(config.output_dir)
     assert on_disk["complete"] and made["scores"] == on_disk["scores"]
     assert EvaluationConfig(**on_disk["config"]) == config
+    assert on_disk["follows"]["ruler"] == "NVIDIA/RULER @ c3f5e3b4 (2026-07-22)"
     assert {"python", "lm-eval", "transformers", "torch"} <= set(on_disk["versions"])
     assert all("stand-in" in unit["haystack"] for unit in on_disk["units"] if unit["name"].endswith("single_2"))
     for unit in on_disk["units"]:
@@ -169,7 +170,7 @@ def test_results_can_be_repeated_and_go_into_a_model_card(gold_run):
     _, back = model_index_to_eval_results(eval_results_to_model_index("m", entries))
     assert len(back) == len(entries) == 6 + (13 + 1) + 6 + 4
     assert {entry.dataset_config for entry in back} >= {"overall", "4096 average", *NAMES.values()}
-    assert all("stand-in" in entry.dataset_name for entry in back if entry.dataset_type == "NVIDIA/RULER")
+    assert all("stand-in" in entry.dataset_name for entry in back if entry.dataset_type == "ruler")
 
 
 def test_a_finished_run_asks_nothing_again(gold_run):

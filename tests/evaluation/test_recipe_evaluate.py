@@ -74,3 +74,9 @@ def test_two_replicas_score_as_one(uninterrupted, tmp_path):
     assert results["replicas"] == 2
     assert results["samples"] == uninterrupted["samples"] and results["scores"] == uninterrupted["scores"]
     assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "requests").glob("*"))] == [12, 12]
+
+
+def test_vllm_answers_as_transformers_does(uninterrupted, tmp_path):
+    results = finish(start(tmp_path, "--backend", "vllm"), tmp_path)
+    assert results["backend"] == "vllm" and results["dtype"] == uninterrupted["dtype"] == "float32"
+    assert results["samples"] == uninterrupted["samples"]
