@@ -57,9 +57,9 @@ def longbench_v2(
     rows = []
     for item in _read("longbench_v2_data", longbench_v2_data, "data.json", num_samples):
         if turn == "cot_answer":
-            if not (reasoning := cot_responses.get(item["_id"])):
+            if item["_id"] not in cot_responses:
                 continue
-            text = lb.build_answer_prompt(item, reasoning)
+            text = lb.build_answer_prompt(item, cot_responses[item["_id"]])
         else:
             text = lb.build_prompt(item, cot=turn == "cot")
         row = {"benchmark": "longbench_v2", "task": turn, "sample_id": item["_id"], "gold": [item["answer"]]}

@@ -65,7 +65,12 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     follows = {}
     for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
         first_turn = replace(unit, task=unit.task.removesuffix("_answer"))
-        follows[unit.benchmark] = load_task(first_turn, replace(config, num_samples=1), model).VERSION
+        # RULER's prompts are made to fit; of the others, `strict` has to see all.
+        few = config if config.strict and unit.benchmark != "ruler" else replace(config, num_samples=1)
+        task = load_task(first_turn, few, model)
+        follows[unit.benchmark] = task.VERSION
+        if config.strict:
+            _count_truncated(unit, task, strict=True)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
     lm = lm or model.load(config)
     results = {
@@ -74,6 +79,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         "label": config.label,
         "model": config.model,
         "base_model": model.base if model.adapter else None,
+        "revision": getattr(model.hf_config, "_commit_hash", None),
         "weight_files": model.files,
         "protocol": config.protocol,
         "temperature": config.temperature,
@@ -120,16 +126,21 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
     if finished.is_file():
         return read_samples(finished)
     reasoning: dict[str, str] = {}
+    answered = []
     if unit.task == "cot_answer":
         first_turn = answer(Unit(unit.benchmark, "cot"), config, model, lm)
         for doc, response in broadcast_object_list([first_turn])[0]:
-            if response != "":  # an empty response leaves the item out, as officially
+            if response == "":  # leaves the item out of the second turn, as officially
+                answered.append((doc, ""))
+            else:
                 reasoning[doc["sample_id"]] = _without_thinking(doc, response).strip()
+    if unit.task != "cot_answer" or reasoning:
+        answered += answer(unit, config, model, lm, cot_responses=reasoning)
     rows = []
-    for doc, response in answer(unit, config, model, lm, cot_responses=reasoning):
+    for doc, response in answered:
         kept = {name: doc[name] for name in KEPT if name in doc}
         rows.append(kept | judge(doc, response)._asdict() | {"response": response})
-        if reasoning:
+        if doc["sample_id"] in reasoning:
             rows[-1]["reasoning"] = reasoning[doc["sample_id"]]
     if replicas().is_main_process:
         write_samples(finished, rows)

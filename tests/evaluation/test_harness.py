@@ -90,6 +90,8 @@ def test_thinking_that_never_ends_is_counted_and_wrong(config):
 def test_the_second_turn_quotes_the_first_and_leaves_out_items_without_one(config):
     lm = Says(lambda doc: gold(doc) if doc["sample_id"] != "id1" else "")
     results = evaluate(config(benchmarks=["longbench_v2"], longbench_v2_cot=True, num_samples=None), lm)
+    [unit] = results["units"]
+    assert (unit["num_samples"], unit["skipped"]) == (6, 1)
     second = [request for request in lm.requests if request.doc["task"] == "cot_answer"]
     assert [request.doc["sample_id"] for request in second] == ["id0", "id2", "id3", "id4", "id5"]
     for request in second:
@@ -98,6 +100,11 @@ def test_the_second_turn_quotes_the_first_and_leaves_out_items_without_one(confi
     assert results["scores"]["longbench_v2"] == dict.fromkeys(
         ("overall", "easy", "hard", "short", "medium", "long"), 100.0
     )
+
+
+def test_without_any_first_turn_there_is_no_second(config):
+    [unit] = evaluate(config(benchmarks=["longbench_v2"], longbench_v2_cot=True), Says(lambda doc: ""))["units"]
+    assert (unit["score"], unit["skipped"]) == (None, NUM_SAMPLES)
 
 
 def test_an_empty_response_leaves_longbench_items_out_of_the_denominator(config):
@@ -114,14 +121,13 @@ def test_lm_eval_sends_the_prompt_as_it_was_rendered(gold_run):
         assert request.args[1]["until"] == []
 
 
-def test_truncated_prompts_are_counted_and_strict_stops_before_the_model_is_asked(config, tmp_path, caplog):
+def test_truncated_prompts_are_counted_and_strict_stops_before_the_model_is_loaded(config, tmp_path, caplog):
     byte_tokenizer().save_pretrained(tmp_path / "bytes")
     make_model().config.save_pretrained(tmp_path / "bytes")
     small = {"benchmarks": ["longbench_v2"], "max_model_length": 1500, "model": str(tmp_path / "bytes")}
     lm = Says(gold)
     with pytest.raises(ValueError, match="3 of 3 prompts .* lost their middle"):
-        evaluate(config(**small, strict=True), lm)
-    assert not lm.requests
+        evaluate(config(**small, strict=True))
     [unit] = evaluate(config(**small), lm)["units"]
     assert unit["truncated"] == NUM_SAMPLES and "lost their middle" in caplog.text
     for request in lm.requests:
