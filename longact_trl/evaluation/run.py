@@ -126,10 +126,11 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
     if finished.is_file():
         return read_samples(finished)
     reasoning: dict[str, str] = {}
-    answered = []
+    answered, truncated = [], set()
     if unit.task == "cot_answer":
         first_turn = answer(Unit(unit.benchmark, "cot"), config, model, lm)
         for doc, response in broadcast_object_list([first_turn])[0]:
+            truncated |= {doc["sample_id"]} if doc["truncated"] else set()  # the turn that holds the text
             if response == "":  # leaves the item out of the second turn, as officially
                 answered.append((doc, ""))
             else:
@@ -140,6 +141,7 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
     for doc, response in answered:
         kept = {name: doc[name] for name in KEPT if name in doc}
         rows.append(kept | judge(doc, response)._asdict() | {"response": response})
+        rows[-1]["truncated"] |= doc["sample_id"] in truncated
         if doc["sample_id"] in reasoning:
             rows[-1]["reasoning"] = reasoning[doc["sample_id"]]
     if replicas().is_main_process:

@@ -128,6 +128,9 @@ def test_truncated_prompts_are_counted_and_strict_stops_before_the_model_is_load
     lm = Says(gold)
     with pytest.raises(ValueError, match="3 of 3 prompts .* lost their middle"):
         evaluate(config(**small, strict=True))
+    cot = config(**small | {"max_model_length": 2500}, longbench_v2_cot=True, output_dir=str(tmp_path / "cot"))
+    [unit] = evaluate(cot, Says(gold))["units"]
+    assert unit["truncated"] == NUM_SAMPLES  # in the first turn
     [unit] = evaluate(config(**small), lm)["units"]
     assert unit["truncated"] == NUM_SAMPLES and "lost their middle" in caplog.text
     for request in lm.requests:
