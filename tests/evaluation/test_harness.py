@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 from conftest import make_model
 from data_helpers import byte_tokenizer
-from fixtures import NUM_SAMPLES, Says, gold, make_config
+from evaluation_helpers import NUM_SAMPLES, Says, gold, make_config
 
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.evaluation.infinitebench import NAMES

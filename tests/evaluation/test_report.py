@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures import Says, gold, make_config
+from evaluation_helpers import Says, gold, make_config
 from typer.testing import CliRunner
 
 from longact_trl.analysis.accuracy import bootstrap_mean, sign_flip_p
