@@ -129,3 +129,8 @@ def test_infinitebench_scores(name):
     for case in cases(name, lambda case: case["task"] in infinitebench.TASKS):
         score = infinitebench.score(case["task"], case["prediction"], case["references"])
         assert score == pytest.approx(case["official_score"], abs=1e-12), case
+
+
+def test_only_ascii_digits_make_a_key():
+    """No recorded case tells `[^0-9]`, which the official code splits by, from any Unicode digit."""
+    assert infinitebench.score("passkey", "３) 71432", ["71432"]) == 1.0
