@@ -156,14 +156,14 @@ def ruler(
 
 def synthetic(num_samples: int | None = None, **metadata) -> dict[str, Dataset]:
     """
-    This project's own held-out questions ([`~data.synthetic`]): the very prompts, in the same order, that
+    This project's own held-out questions ([`~data.tiny_tasks`]): the very prompts, in the same order, that
     `make quickstart` measures the embedded model on.
 
     Args:
         num_samples (`int`, *optional*):
             Default: 300.
     """
-    from ..data.synthetic import make_dataset
+    from ..data.tiny_tasks import make_dataset
     from ..quickstart import HELD_OUT_SEED
 
     prompter = prompter_from_metadata(**metadata)
