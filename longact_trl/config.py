@@ -11,6 +11,7 @@ from .frozen_rows import ROWWISE_OPTIMIZERS
 from .losses import check_policy_loss
 from .masks import STRATEGIES, check_sparsity_ratio
 from .row_sparse import ROW_SPARSE_CHOICES
+from .shared_prefix import MODES
 
 
 UPDATE_RULES = ("masked_gradient", "frozen_rows")
@@ -70,6 +71,10 @@ class LongActConfig(GRPOConfig):
             where there is none of that name.
         max_resamples (`int`, *optional*, defaults to `10`):
             How many further batches `dynamic_sampling` generates at most before it goes on with the groups it has.
+        shared_prefix (`str`, *optional*, defaults to `"auto"`):
+            Forward a prompt once for all its completions in a micro-batch, with the same gradients: `"auto"` where
+            the model's attention allows it and two rows of a micro-batch have the same prompt, `"on"` also says why
+            where it cannot, `"off"` never.
     """
 
     sparsity_ratio: float = field(
@@ -163,6 +168,14 @@ class LongActConfig(GRPOConfig):
             "it has."
         },
     )
+    shared_prefix: str = field(
+        default="auto",
+        metadata={
+            "help": "Forward a prompt once for all its completions in a micro-batch, with the same gradients: "
+            "`'auto'` where the model's attention allows it and two rows of a micro-batch have the same prompt, "
+            "`'on'` also says why where it cannot, `'off'` never."
+        },
+    )
     epsilon_high: float | None = field(
         default=0.28,
         metadata={
@@ -185,6 +198,7 @@ class LongActConfig(GRPOConfig):
         _check_choice("saliency_source", self.saliency_source, SALIENCY_SOURCES)
         _check_choice("row_sparse_gradients", self.row_sparse_gradients, ROW_SPARSE_CHOICES)
         _check_choice("prompt_length_policy", self.prompt_length_policy, POLICIES)
+        _check_choice("shared_prefix", self.shared_prefix, MODES)
         if self.strategy != "dense":
             check_sparsity_ratio(self.sparsity_ratio)
         if self.heatmap_steps < 0:

@@ -8,6 +8,7 @@ Shapes: B batch, S sequence, H heads, D channels per head, C = H·D channels of 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -53,22 +54,23 @@ class MagnitudeObserver:
 
         Args:
             model (`nn.Module`):
-                The module whose `forward` receives `input_ids` (B, S) and `attention_mask` (B, S) as keywords:
-                the language model itself, unwrapped from DDP or DeepSpeed.
+                The module whose `forward` receives `input_ids` (B, S) and `attention_mask` (B, S) as keywords, or
+                packed rows and their layout as `shared_prefix`: the language model itself, unwrapped from DDP or
+                DeepSpeed.
         """
-        spans: list[list[slice | torch.Tensor]] = []  # while a forward pass runs: each sequence's real tokens
+        groups: list[_Group] = []  # while a forward pass runs
 
         def before_forward(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            spans[:] = [_real_tokens(kwargs)]
-            self.num_sequences += len(spans[0])
+            groups[:] = _groups(kwargs)
+            self.num_sequences += sum(len(group.segments) for group in groups)
 
         def after_forward(module: nn.Module, args: tuple, output: object) -> None:
-            spans.clear()
+            groups.clear()
 
         def after_projection(projection: Projection):
             def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-                if spans:
-                    self._add(projection, output.detach()[..., projection.rows], spans[0])
+                if groups:
+                    self._add(projection, output.detach()[..., projection.rows], groups)
 
             return hook
 
@@ -83,9 +85,9 @@ class MagnitudeObserver:
             for handle in handles:
                 handle.remove()
 
-    def _add(self, projection: Projection, output: torch.Tensor, spans: list[slice | torch.Tensor]) -> None:
+    def _add(self, projection: Projection, output: torch.Tensor, groups: list["_Group"]) -> None:
         with torch.no_grad():
-            norms = sum(channel_norms(sequence[span]).double() for sequence, span in zip(output, spans, strict=True))
+            norms = sum(_group_norms(output[group.row], group) for group in groups)
             if projection.name in self._sums:
                 norms = norms + self._sums[projection.name]
             self._sums[projection.name] = norms
@@ -148,8 +150,33 @@ def channel_norms(sequence: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.FloatTensor` of shape (C,): Summed in float32.
     """
+    return _sum_of_squares(sequence).sqrt()
+
+
+class _Group(NamedTuple):
+    """Sequences that begin with the same tokens: where those are, and what follows in each. Padding is nowhere."""
+
+    row: int  # of the batch
+    prefix: slice
+    segments: Sequence[slice | torch.Tensor]
+
+
+def _group_norms(row: torch.Tensor, group: _Group) -> torch.Tensor:
+    """Sum over a group's sequences of their L2 norms over tokens, (S, C) in any dtype to float64 (C,)."""
+    shared = _sum_of_squares(row[group.prefix])
+    return sum((shared + _sum_of_squares(row[segment])).sqrt().double() for segment in group.segments)
+
+
+def _sum_of_squares(tokens: torch.Tensor) -> torch.Tensor:
     # `vector_norm(dtype=float32)` would do, but copies the whole of a bfloat16 sequence on the CPU.
-    return sum(chunk.float().square().sum(0) for chunk in sequence.split(CHUNK_TOKENS)).sqrt()
+    return sum(chunk.float().square().sum(0) for chunk in tokens.split(CHUNK_TOKENS))
+
+
+def _groups(kwargs: Mapping[str, Any]) -> list[_Group]:
+    """The sequences of a forward pass: packed behind shared prompts, or each in a row of its own."""
+    if "shared_prefix" in kwargs:
+        return [_Group(0, group.prefix, group.segments) for group in kwargs["shared_prefix"].groups]
+    return [_Group(row, slice(0, 0), [tokens]) for row, tokens in enumerate(_real_tokens(kwargs))]
 
 
 def _real_tokens(kwargs: Mapping[str, torch.Tensor]) -> list[slice | torch.Tensor]:

@@ -1,4 +1,4 @@
-"""LongAct as a subclass of TRL's GRPOTrainer: only what changes. Dynamic sampling is between the two."""
+"""LongAct as a subclass of TRL's GRPOTrainer: only what changes. Shared prefixes and dynamic sampling are between."""
 
 import math
 from contextlib import nullcontext
@@ -27,10 +27,11 @@ from .preflight import (
     window_of,
 )
 from .sampling import DynamicSamplingTrainer
+from .shared_prefix import SharedPrefixTrainer, shares_prefixes
 from .vllm_cpu import keep_weights_loadable
 
 
-class LongActTrainer(DynamicSamplingTrainer):
+class LongActTrainer(SharedPrefixTrainer, DynamicSamplingTrainer):
     """
     [`~trl.GRPOTrainer`] whose W_Q and W_K learn only in the rows behind each head's highest-magnitude channels,
     selected anew at every optimizer step. Everything else is GRPOTrainer's, and so is the trained model.
@@ -89,6 +90,7 @@ class LongActTrainer(DynamicSamplingTrainer):
         check_vllm(args)
         check_model_config(config, args, uses_adapter)
         check_rope(config, args)
+        shares_prefixes(config, args)
         check_dataset(train_dataset, reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])
         processing_class = processing_class or load_processing_class(model_id, args)
         train_dataset = fit_prompts(train_dataset, processing_class, window_of(config, args), args)
