@@ -1,5 +1,7 @@
 """A tiny random Qwen3 with a word-level tokenizer, and datasets for it: real parts, small."""
 
+from pathlib import Path
+
 import datasets
 import pytest
 import torch
@@ -80,6 +82,17 @@ def tiny_model(tmp_path_factory) -> str:
     make_model().save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def no_weights(tmp_path_factory) -> Path:
+    """A model folder with everything but weights: whoever loads them gets an OSError, not a ValueError."""
+    folder = tmp_path_factory.mktemp("no_weights")
+    config = make_model().config
+    config.architectures = ["Qwen3ForCausalLM"]
+    config.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def make_prompts() -> Dataset:

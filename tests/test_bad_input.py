@@ -15,17 +15,6 @@ from longact_trl.frozen_rows import check_deepspeed_optimizer
 from longact_trl.preflight import check_vllm, window_of
 
 
-@pytest.fixture(scope="module")
-def no_weights(tmp_path_factory) -> Path:
-    """A model folder with everything but weights: whoever loads them gets an OSError, not a ValueError."""
-    folder = tmp_path_factory.mktemp("no_weights")
-    config = make_model().config
-    config.architectures = ["Qwen3ForCausalLM"]
-    config.save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return folder
-
-
 def with_config(folder: Path, target: Path, **changes) -> Path:
     target.mkdir()
     make_tokenizer().save_pretrained(target)

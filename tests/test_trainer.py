@@ -47,7 +47,7 @@ def same(masks: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> boo
 )
 def test_dense_is_grpo_to_the_bit(tmp_path, settings):
     settings = {"weight_decay": 0.1, "epsilon_high": 0.28, **settings}
-    ours = make_trainer(tmp_path / "ours", strategy="dense", **settings)
+    ours = make_trainer(tmp_path / "ours", strategy="dense", shared_prefix="off", **settings)
     ours.train()
     stock = make_trainer(tmp_path / "stock", trainer_class=GRPOTrainer, config_class=GRPOConfig, **settings)
     stock.train()
