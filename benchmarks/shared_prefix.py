@@ -1,0 +1,252 @@
+"""What one forward pass of a prompt for all its completions saves beside TRL's one for each.
+
+    python benchmarks/shared_prefix.py                          # SmolLM2-135M; a GPU where there is one
+    python benchmarks/shared_prefix.py --grid 1024,8,128 2048,16,256 --repeats 5
+    python benchmarks/shared_prefix.py --scale --layers 4       # prompts from 256 to 8,192 tokens
+
+A micro-batch P,G,C is one group: a prompt of P tokens in G rows, each with a completion of C. Both arms call the
+model as `GRPOTrainer._get_per_token_logps_and_entropies` does, with TRL's fused LM head: `trl` as it is, `shared`
+through this package. `training` is a forward and a backward pass, with gradient checkpointing as is TRL's default;
+`scoring` is a forward pass without gradient. The arms live in two processes and take turns, so that whatever else the
+machine does meets both; a ratio is the median over pairs of turns, after one of scoring to warm up. Memory is torch's
+peak on a GPU, else the process's: `all` of it, and what `passes` added to weights and gradients.
+
+The bound is the ratio of floating-point operations: two for each weight and token in linear layers, 4·D for each pair
+of query and key in each head; three times as much with a backward pass (3.5 in attention, whose flash kernels compute
+scores again) and once more for what checkpointing computes again. TRL's LM head runs on every position on a CPU and
+only on completions on a GPU; the bound counts what runs.
+
+On a machine that does other work `OMP_NUM_THREADS=1 … --cpu-time` counts CPU seconds.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from smollm2 import smollm2_135m
+
+
+ARMS = ("trl", "shared")
+KINDS = ("training", "scoring")
+GRID = ("256,8,128", "1024,4,128", "1024,8,128", "1024,16,128", "2048,8,128")
+SCALE = tuple(f"{p},4,64" for p in (256, 512, 1024, 2048, 4096, 8192))
+
+
+class Shape(NamedTuple):
+    """A micro-batch: prompt tokens, rows, completion tokens of each row."""
+
+    P: int
+    G: int
+    C: int
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="folder or Hub id (default: SmolLM2-135M-Instruct from the package index)")
+    parser.add_argument("--layers", type=int, help="use only so many layers of the model")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--grid", nargs="+", default=GRID, metavar="P,G,C")
+    parser.add_argument("--scale", action="store_true", help="longer and longer prompts, G=4, C=64")
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of turns that count")
+    parser.add_argument("--no-checkpointing", action="store_true", help="without gradient checkpointing")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds instead of wall-clock time")
+    parser.add_argument("--json", type=Path, help="write every measurement here")
+    parser.add_argument("--worker", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--shape", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# A worker: one arm, one shape
+
+
+def load(options: argparse.Namespace):
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    config = AutoConfig.from_pretrained(options.model)
+    if options.layers:
+        config.num_hidden_layers = options.layers
+    model = AutoModelForCausalLM.from_pretrained(options.model, config=config, dtype=options.dtype)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    if not options.no_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_batch(shape: Shape, vocab_size: int, device: torch.device) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(vocab_size, (1, shape.P), generator=generator).expand(shape.G, -1)
+    completions = torch.randint(vocab_size, (shape.G, shape.C), generator=generator)
+    ids = torch.cat([prompt, completions], 1).to(device)
+    labels = ids.clone()
+    labels[:, : shape.P] = -100
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "fused_lm_head": True}
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Answer each line of standard input, a kind of pass, with its seconds and the peak of memory so far."""
+    from longact_trl.shared_prefix import _forward, packed_attention_in
+
+    answers, sys.stdout = sys.stdout, sys.stderr
+    shape = Shape(*map(int, options.shape.split(",")))
+    model = load(options)
+    batch = make_batch(shape, model.config.vocab_size, model.device)
+    forward = partial(_forward, model, shape.P) if options.worker == "shared" else model
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    held = peak_memory()
+    read = time.process_time if options.cpu_time else time.perf_counter
+    print(json.dumps({"held": held}), file=answers, flush=True)
+    with packed_attention_in(model):
+        for line in sys.stdin:
+            start = read()
+            if line.strip() == "training":
+                forward(**batch).log_probs.sum().backward()
+            else:
+                with torch.no_grad():
+                    forward(**batch)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            print(json.dumps({"seconds": read() - start, "peak": peak_memory()}), file=answers, flush=True)
+
+
+def peak_memory() -> float:
+    """GiB, since the process began."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+class Worker:
+    """A process that runs `serve`."""
+
+    def __init__(self, arm: str, shape: str):
+        command = [sys.executable, *sys.argv, "--worker", arm, "--shape", shape]
+        self.process = subprocess.Popen(
+            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self.held = self._answer()["held"]
+
+    def turn(self, kind: str) -> dict[str, float]:
+        print(kind, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict[str, float]:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("a worker ended early, perhaps for lack of memory: choose a smaller shape or --layers")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(shape: str, repeats: int) -> dict:
+    """Seconds of both arms in turns, and their memory."""
+    workers = {}
+    try:
+        for arm in ARMS:
+            workers[arm] = Worker(arm, shape)
+        found = {kind: {arm: [] for arm in ARMS} for kind in KINDS}
+        for kind in ("scoring", "training"):  # memory of scoring first: the peak only grows
+            for i in range(repeats + (kind == "scoring")):
+                for arm in ARMS if i % 2 else reversed(ARMS):
+                    turn = workers[arm].turn(kind)
+                    found[kind][arm].append(turn["seconds"])
+                    found[f"{kind} peak", arm] = turn["peak"]
+        for seconds in found["scoring"].values():
+            del seconds[0]
+        peaks = {kind: {arm: found.pop((f"{kind} peak", arm)) for arm in ARMS} for kind in KINDS}
+        return {"seconds": found, "peaks": peaks, "held": {arm: worker.held for arm, worker in workers.items()}}
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+# The bound
+
+
+def flops(config, shape: Shape, arm: str, kind: str, checkpointing: bool) -> float:
+    """Floating-point operations of a pass."""
+    P, G, C = shape
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    weights = config.hidden_size * (2 * heads + 2 * kv_heads) * head_dim
+    weights += 3 * config.hidden_size * config.intermediate_size
+    if arm == "trl":
+        tokens, pairs = G * (P + C), G * triangle(P + C)
+    else:
+        tokens, pairs = P - 1 + G * (C + 1), triangle(P - 1) + G * ((C + 1) * (P - 1) + triangle(C + 1))
+    head_tokens = G * C if torch.cuda.is_available() else tokens
+    linear = 2 * weights * config.num_hidden_layers * tokens
+    attention = 4 * heads * head_dim * config.num_hidden_layers * pairs
+    head = 2 * config.hidden_size * config.vocab_size * head_tokens
+    if kind == "scoring":
+        return linear + attention + head
+    return (3 + checkpointing) * linear + (3.5 + checkpointing) * attention + 4 * head  # TRL's head recomputes, too
+
+
+def triangle(n: int) -> int:
+    """Pairs of a query and a key of a causal sequence."""
+    return n * (n + 1) // 2
+
+
+def main() -> None:
+    options = parse_args()
+    options.model = options.model or str(smollm2_135m())
+    if options.worker:
+        serve(options)
+        return
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(options.model)
+    config.num_hidden_layers = options.layers or config.num_hidden_layers
+    console = Console(width=120)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    columns = ("P, G, C", "trl", "shared", "ratio", "range", "bound", "of bound", "memory: all", "passes")
+    tables = {kind: Table(*columns, title=f"{kind}, {device}") for kind in KINDS}
+    results = {}
+    for shape in SCALE if options.scale else options.grid:
+        results[shape] = found = measure(shape, options.repeats)
+        for kind, table in tables.items():
+            trl, shared = (found["seconds"][kind][arm] for arm in ARMS)
+            ratios = [a / b for a, b in zip(trl, shared, strict=True)]
+            ratio = statistics.median(ratios)
+            work = {
+                arm: flops(config, Shape(*map(int, shape.split(","))), arm, kind, not options.no_checkpointing)
+                for arm in ARMS
+            }
+            bound = work["trl"] / work["shared"]
+            peaks, held = found["peaks"][kind], found["held"]
+            table.add_row(
+                shape.replace(",", ", "),
+                f"{statistics.median(trl):.2f} s",
+                f"{statistics.median(shared):.2f} s",
+                f"{ratio:.2f}",
+                f"{min(ratios):.2f}–{max(ratios):.2f}",
+                f"{bound:.2f}",
+                f"{ratio / bound:.0%}",
+                f"{peaks['shared'] / peaks['trl']:.2f}",
+                f"{(peaks['shared'] - held['shared']) / (peaks['trl'] - held['trl']):.2f}",
+            )
+            found[f"{kind} bound"] = bound
+            console.print(f"{shape} {kind}: {ratio:.2f} of {bound:.2f}")
+    for table in tables.values():
+        console.print(table)
+    if options.json:
+        options.json.write_text(json.dumps({"device": device, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
