@@ -200,7 +200,8 @@ def measure_magnitudes(
     model: nn.Module, batch: Mapping[str, torch.Tensor], kinds: Sequence[str] = ("q", "k")
 ) -> Magnitudes:
     """
-    Magnitudes of one batch (LongAct, Eq. 2), the same numbers to the bit that training would use for it.
+    Magnitudes of one batch (LongAct, Eq. 2), the same numbers to the bit that training would use for it (with
+    `shared_prefix`, which sums a prompt and its completions apart, to float32's rounding).
 
     Args:
         model (`nn.Module`):

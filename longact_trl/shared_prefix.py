@@ -110,6 +110,8 @@ def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
         )
     if args.device.type not in DEVICES:
         return f"there is no attention kernel for it on {args.device.type!r}, only on {' and '.join(DEVICES)}."
+    if args.device.type == "cuda" and not (args.bf16 or args.fp16):
+        return "on a GPU its attention kernel computes in half precision only. Write `bf16: true`."
     if config is not config.get_text_config():
         return f"{type(config).__name__} also reads images."
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -118,8 +120,8 @@ def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
     if not model_class._supports_attention_backend:
         return f"{model_class.__name__} does not take its attention function from transformers' AttentionInterface."
     requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
-    if requested == "eager":
-        return "`attn_implementation` is 'eager', which has no function to fall back to. Write 'sdpa'."
+    if requested == "eager" or (requested is None and not model_class._supports_sdpa):
+        return "`attn_implementation` is 'eager', which transformers cannot call by name. Write 'sdpa'."
     if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
     for name in ("sliding_window", "attn_logit_softcapping", "attention_dropout"):

@@ -264,7 +264,8 @@ def test_the_adapter_switched_off_is_not_observed(tmp_path, start_from, settings
 
 
 def test_measuring_by_hand_gives_what_training_used(tmp_path):
-    trainer = make_trainer(tmp_path, trainer_class=CountingTrainer, num_generations=2, max_steps=1)
+    settings = {"num_generations": 2, "max_steps": 1, "shared_prefix": "off"}
+    trainer = make_trainer(tmp_path, trainer_class=CountingTrainer, **settings)
     trainer.train()
     [batch] = trainer.scored
     assert (batch["attention_mask"][:, 0] == 0).any()  # prompts of two lengths
