@@ -6,9 +6,9 @@
 
 `trl.GRPOTrainer` and `LongActTrainer` live in two processes and take turns (A B, B A, …) on the same prompts and seed,
 so that whatever else the machine does meets both. A turn is a few whole optimizer steps: generation, scoring pass,
-forward, backward, optimizer, each trainer's own bookkeeping. Each pair of turns gives a ratio, the table shows the
-median and the range. Generation is the same for both, so the ratio is also given without it: the stricter figure. The
-first turns warm up. Targets: time 1.02, peak memory 1.01.
+forward, backward, optimizer, each trainer's own bookkeeping. Prompts are not shared: that is `shared_prefix.py`. Each
+pair of turns gives a ratio, the table shows the median and the range. Generation is the same for both, so the ratio is
+also given without it: the stricter figure. The first turns warm up. Targets: time 1.02, peak memory 1.01.
 
 LongAct measures on TRL's own scoring pass, which TRL always makes with vLLM. Without vLLM it makes one only if old
 log-probs are needed, so here one generation serves two optimizer steps, and both trainers score. Where TRL makes no
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 # One trainer, in a process of its own
 
 
-def make_trainer(variant: str, options: argparse.Namespace, output_dir: str):
+def make_trainer(variant: str, options: argparse.Namespace, output_dir: str, shared_prefix: str = "off", **others):
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
@@ -100,6 +100,7 @@ def make_trainer(variant: str, options: argparse.Namespace, output_dir: str):
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
+        **others,
     }
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     template = tokenizer.apply_chat_template([{"role": "user", "content": ""}], add_generation_prompt=True)[
@@ -113,7 +114,7 @@ def make_trainer(variant: str, options: argparse.Namespace, output_dir: str):
         keep_weights_loadable()  # LongActTrainer does so itself; on a CPU stock GRPOTrainer cannot update vLLM without
     if variant == STOCK:
         return GRPOTrainer(options.model, distinct_characters, GRPOConfig(output_dir, **settings), dataset)
-    config = LongActConfig(output_dir, saliency_source=variant, **settings)
+    config = LongActConfig(output_dir, saliency_source=variant, shared_prefix=shared_prefix, **settings)
     return LongActTrainer(options.model, distinct_characters, config, dataset)
 
 

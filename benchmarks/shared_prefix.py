@@ -21,9 +21,7 @@ On a machine that does other work `OMP_NUM_THREADS=1 … --cpu-time` counts CPU 
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from functools import partial
@@ -31,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from overhead import Worker, peak_memory
 from rich.console import Console
 from rich.table import Table
 from smollm2 import smollm2_135m
@@ -50,6 +49,10 @@ class Shape(NamedTuple):
     C: int
 
 
+def parse_shape(text: str) -> Shape:
+    return Shape(*map(int, text.split(",")))
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder or Hub id (default: SmolLM2-135M-Instruct from the package index)")
@@ -61,8 +64,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--no-checkpointing", action="store_true", help="without gradient checkpointing")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds instead of wall-clock time")
     parser.add_argument("--json", type=Path, help="write every measurement here")
-    parser.add_argument("--worker", choices=ARMS, help=argparse.SUPPRESS)
-    parser.add_argument("--shape", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -94,19 +96,20 @@ def make_batch(shape: Shape, vocab_size: int, device: torch.device) -> dict:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Answer each line of standard input, a kind of pass, with its seconds and the peak of memory so far."""
+    """Answer each line of standard input, a kind of pass, with its seconds and memory before and so far."""
     from longact_trl.shared_prefix import _forward, packed_attention_in
 
     answers, sys.stdout = sys.stdout, sys.stderr
-    shape = Shape(*map(int, options.shape.split(",")))
+    arm, shape = options.worker.split(":")
+    shape = parse_shape(shape)
     model = load(options)
     batch = make_batch(shape, model.config.vocab_size, model.device)
-    forward = partial(_forward, model, shape.P) if options.worker == "shared" else model
+    forward = partial(_forward, model, shape.P) if arm == "shared" else model
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     held = peak_memory()
     read = time.process_time if options.cpu_time else time.perf_counter
-    print(json.dumps({"held": held}), file=answers, flush=True)
+    print("{}", file=answers, flush=True)
     with packed_attention_in(model):
         for line in sys.stdin:
             start = read()
@@ -117,61 +120,26 @@ def serve(options: argparse.Namespace) -> None:
                     forward(**batch)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            print(json.dumps({"seconds": read() - start, "peak": peak_memory()}), file=answers, flush=True)
+            turn = {"seconds": read() - start, "peak": peak_memory(), "held": held}
+            print(json.dumps(turn), file=answers, flush=True)
 
 
-def peak_memory() -> float:
-    """GiB, since the process began."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-class Worker:
-    """A process that runs `serve`."""
-
-    def __init__(self, arm: str, shape: str):
-        command = [sys.executable, *sys.argv, "--worker", arm, "--shape", shape]
-        self.process = subprocess.Popen(
-            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        self.held = self._answer()["held"]
-
-    def turn(self, kind: str) -> dict[str, float]:
-        print(kind, file=self.process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict[str, float]:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("a worker ended early, perhaps for lack of memory: choose a smaller shape or --layers")
-        return json.loads(line)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def measure(shape: str, repeats: int) -> dict:
-    """Seconds of both arms in turns, and their memory."""
-    workers = {}
+def measure(shape: str, repeats: int) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """By kind of pass and arm: the turns of both arms."""
+    workers, turns = {}, {}
     try:
         for arm in ARMS:
-            workers[arm] = Worker(arm, shape)
-        found = {kind: {arm: [] for arm in ARMS} for kind in KINDS}
-        for kind in ("scoring", "training"):  # memory of scoring first: the peak only grows
-            for i in range(repeats + (kind == "scoring")):
+            workers[arm] = Worker(f"{arm}:{shape}")
+            workers[arm].turn("scoring")
+        for kind in ("scoring", "training"):  # in this order: the peak of memory only grows
+            turns[kind] = {arm: [] for arm in ARMS}
+            for i in range(repeats):
                 for arm in ARMS if i % 2 else reversed(ARMS):
-                    turn = workers[arm].turn(kind)
-                    found[kind][arm].append(turn["seconds"])
-                    found[f"{kind} peak", arm] = turn["peak"]
-        for seconds in found["scoring"].values():
-            del seconds[0]
-        peaks = {kind: {arm: found.pop((f"{kind} peak", arm)) for arm in ARMS} for kind in KINDS}
-        return {"seconds": found, "peaks": peaks, "held": {arm: worker.held for arm, worker in workers.items()}}
+                    turns[kind][arm].append(workers[arm].turn(kind))
     finally:
         for worker in workers.values():
             worker.close()
+    return turns
 
 
 # The bound
@@ -218,29 +186,23 @@ def main() -> None:
     tables = {kind: Table(*columns, title=f"{kind}, {device}") for kind in KINDS}
     results = {}
     for shape in SCALE if options.scale else options.grid:
-        results[shape] = found = measure(shape, options.repeats)
+        results[shape] = turns = measure(shape, options.repeats)
         for kind, table in tables.items():
-            trl, shared = (found["seconds"][kind][arm] for arm in ARMS)
-            ratios = [a / b for a, b in zip(trl, shared, strict=True)]
+            trl, shared = (turns[kind][arm] for arm in ARMS)
+            ratios = [a["seconds"] / b["seconds"] for a, b in zip(trl, shared, strict=True)]
             ratio = statistics.median(ratios)
-            work = {
-                arm: flops(config, Shape(*map(int, shape.split(","))), arm, kind, not options.no_checkpointing)
-                for arm in ARMS
-            }
-            bound = work["trl"] / work["shared"]
-            peaks, held = found["peaks"][kind], found["held"]
+            work = [flops(config, parse_shape(shape), arm, kind, not options.no_checkpointing) for arm in ARMS]
+            bound = work[0] / work[1]
             table.add_row(
                 shape.replace(",", ", "),
-                f"{statistics.median(trl):.2f} s",
-                f"{statistics.median(shared):.2f} s",
+                *(f"{statistics.median(turn['seconds'] for turn in arm):.2f} s" for arm in (trl, shared)),
                 f"{ratio:.2f}",
                 f"{min(ratios):.2f}–{max(ratios):.2f}",
                 f"{bound:.2f}",
                 f"{ratio / bound:.0%}",
-                f"{peaks['shared'] / peaks['trl']:.2f}",
-                f"{(peaks['shared'] - held['shared']) / (peaks['trl'] - held['trl']):.2f}",
+                f"{shared[-1]['peak'] / trl[-1]['peak']:.2f}",
+                f"{(shared[-1]['peak'] - shared[-1]['held']) / (trl[-1]['peak'] - trl[-1]['held']):.2f}",
             )
-            found[f"{kind} bound"] = bound
             console.print(f"{shape} {kind}: {ratio:.2f} of {bound:.2f}")
     for table in tables.values():
         console.print(table)
