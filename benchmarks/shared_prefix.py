@@ -97,14 +97,14 @@ def make_batch(shape: Shape, vocab_size: int, device: torch.device) -> dict:
 
 def serve(options: argparse.Namespace) -> None:
     """Answer each line of standard input, a kind of pass, with its seconds and memory before and so far."""
-    from longact_trl.shared_prefix import _forward, packed_attention_in
+    from longact_trl.shared_prefix import forward_once, packed_attention_in
 
     answers, sys.stdout = sys.stdout, sys.stderr
     arm, shape = options.worker.split(":")
     shape = parse_shape(shape)
     model = load(options)
     batch = make_batch(shape, model.config.vocab_size, model.device)
-    forward = partial(_forward, model, shape.P) if arm == "shared" else model
+    forward = partial(forward_once, model, shape.P) if arm == "shared" else model
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     held = peak_memory()

@@ -58,7 +58,7 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
         if self._packs:
-            model = partial(_forward, model, input_ids.size(1) - logits_to_keep)
+            model = partial(forward_once, model, input_ids.size(1) - logits_to_keep)
         return super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
         )
@@ -157,7 +157,7 @@ def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
             config._attn_implementation = implementation
 
 
-def _forward(
+def forward_once(
     model: nn.Module,
     prompt_length: int,
     input_ids: torch.Tensor,
@@ -167,8 +167,27 @@ def _forward(
     **others: Any,
 ) -> FusedCausalLMOutput:
     """
-    What TRL calls in place of `model`. It gives what the model would: log-probs and entropies of shape (B, S - 1).
-    Rows go through the model as they are where no two share a prompt, and where there is anything else to forward.
+    What TRL calls in place of `model`. Rows go through the model as they are where no two share a prompt, and where
+    there is anything else to forward.
+
+    Args:
+        model (`nn.Module`):
+            Model with TRL's fused LM head, wrapped for distributed training or not, in [`packed_attention_in`].
+        prompt_length (`int`):
+            Columns of the prompts.
+        input_ids (`torch.Tensor` of shape (B, S)):
+            Prompts, padded on the left, and completions, padded on the right.
+        attention_mask (`torch.Tensor` of shape (B, S)):
+            Nonzero where a token is real.
+        labels (`torch.Tensor` of shape (B, S)):
+            Tokens whose log-probs are wanted, -100 elsewhere and in all prompts.
+        fused_lm_head (`bool`):
+            True.
+        others:
+            Whatever else TRL passes: images, `output_router_logits`.
+
+    Returns:
+        `FusedCausalLMOutput`: As the model's: log-probs and entropies of shape (B, S - 1).
     """
     layout = plan(input_ids, attention_mask, prompt_length)
     if others or len(layout.groups) == len(input_ids):

@@ -37,7 +37,7 @@ from longact_trl.magnitude import MagnitudeObserver
 from longact_trl.packing import Group, PackedLayout, plan, regroup
 from longact_trl.prefix_attention import SUFFIX, _attend, _attend_backward, packed_attention
 from longact_trl.projections import find_projections
-from longact_trl.shared_prefix import _forward, exchange_window, packed_attention_in, shares_prefixes
+from longact_trl.shared_prefix import exchange_window, forward_once, packed_attention_in, shares_prefixes
 
 
 RTOL = 1e-5
@@ -91,7 +91,7 @@ def run(forward, model, batch) -> dict[str, torch.Tensor]:
 def compare(model, batch, prompt_length: int, rtol: float = RTOL) -> None:
     expected = run(model, model, batch)
     with packed_attention_in(model):
-        found = run(partial(_forward, model, prompt_length), model, batch)
+        found = run(partial(forward_once, model, prompt_length), model, batch)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert (found[name] - value).norm() <= rtol * value.norm(), name
@@ -166,7 +166,7 @@ def test_bfloat16(autocast):
 
     plain = errors(model)
     with packed_attention_in(model):
-        ours = errors(partial(_forward, model, prompt_length))
+        ours = errors(partial(forward_once, model, prompt_length))
     assert ours.mean() <= 1.25 * plain.mean() and ours.max() <= 0.1
 
 
@@ -178,7 +178,7 @@ def test_magnitudes_count_a_shared_token_once_for_each_row(packed):
     with torch.no_grad(), expected.observe(model):
         model(**batch)
     with torch.no_grad(), packed_attention_in(model), found.observe(model):
-        _forward(model, prompt_length, **batch)
+        forward_once(model, prompt_length, **batch)
     assert found.num_sequences == expected.num_sequences == len(batch["input_ids"])
     expected, found = expected.compute(), found.compute()
     for name, magnitude in expected.items():
@@ -227,7 +227,7 @@ def test_attention_that_does_not_know_the_layout_fails():
     model = with_head(make_decoder("qwen3"))
     batch, prompt_length = make_batch(*SHAPES["one_group"])
     with pytest.raises(RuntimeError):
-        _forward(model, prompt_length, **batch)
+        forward_once(model, prompt_length, **batch)
 
 
 # In a trainer
