@@ -108,6 +108,11 @@ def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
             "`per_device_train_batch_size` is 1, so no two completions of a prompt meet. Write a divisor of "
             f"`num_generations`={args.num_generations} above 1 and fewer `gradient_accumulation_steps`."
         )
+    if args.policy_loss == "kl_cov":
+        return (
+            "KL-Cov's |log π − log π_old| has a kink at zero, where TRL's scoring and training passes agree to the bit; "
+            "passes that are packed differently do not."
+        )
     if args.device.type not in DEVICES:
         return f"there is no attention kernel for it on {args.device.type!r}, only on {' and '.join(DEVICES)}."
     if args.device.type == "cuda" and not (args.bf16 or args.fp16):

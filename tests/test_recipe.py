@@ -74,7 +74,7 @@ def difference(arm: str, size: str) -> dict:
 def test_an_arm_differs_in_what_it_is_about(size):
     dense = {"strategy": "dense"}
     clip_cov = {"policy_loss": "clip_cov", "clip_cov_ratio": 2e-4, "clip_cov_lb": 1.0, "clip_cov_ub": 5.0}
-    kl_cov = {"policy_loss": "kl_cov", "kl_cov_ratio": 2e-3, "kl_cov_coef": 1.0, "steps_per_generation": 8}
+    kl_cov = {"policy_loss": "kl_cov", "kl_cov_ratio": 2e-3, "kl_cov_coef": 1.0, "steps_per_generation": 32}
     assert {arm: difference(arm, size) for arm in PAPER_ARMS} == {
         "dense": dense,
         "lambda_02": {"sparsity_ratio": 0.2},

@@ -388,6 +388,7 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
     "config, settings, message",
     [
         (LlamaConfig(), {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}, "no two completions"),
+        (LlamaConfig(), {"policy_loss": "kl_cov", "num_iterations": 2}, "has a kink at zero"),
         (LlamaConfig(), {"model_init_kwargs": {"attn_implementation": "eager"}}, "Write 'sdpa'"),
         (MistralConfig(sliding_window=64), {}, "`sliding_window`=64"),
         (Qwen3Config(use_sliding_window=True, max_window_layers=1), {}, "layers of sliding_attention"),
