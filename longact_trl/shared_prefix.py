@@ -110,8 +110,8 @@ def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
         )
     if args.policy_loss == "kl_cov":
         return (
-            "KL-Cov's |log π − log π_old| has a kink at zero, where TRL's scoring and training passes agree to the bit; "
-            "passes that are packed differently do not."
+            "KL-Cov's |log π − log π_old| has a kink at zero, where TRL's scoring and training passes agree to the "
+            "bit; passes that are packed differently do not."
         )
     if args.device.type not in DEVICES:
         return f"there is no attention kernel for it on {args.device.type!r}, only on {' and '.join(DEVICES)}."

@@ -75,6 +75,7 @@ def test_an_arm_differs_in_what_it_is_about(size):
     dense = {"strategy": "dense"}
     clip_cov = {"policy_loss": "clip_cov", "clip_cov_ratio": 2e-4, "clip_cov_lb": 1.0, "clip_cov_ub": 5.0}
     kl_cov = {"policy_loss": "kl_cov", "kl_cov_ratio": 2e-3, "kl_cov_coef": 1.0, "steps_per_generation": 32}
+    alone = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16}  # prompts cannot be shared
     assert {arm: difference(arm, size) for arm in PAPER_ARMS} == {
         "dense": dense,
         "lambda_02": {"sparsity_ratio": 0.2},
@@ -83,7 +84,7 @@ def test_an_arm_differs_in_what_it_is_about(size):
         "min": {"strategy": "min"},
         "grpo": {**dense, "loss_type": "grpo", "epsilon_high": 0.2, "dynamic_sampling": False, "overlong_buffer": 0},
         "clip_cov": {**dense, **clip_cov, "epsilon": 1.0, "epsilon_high": 1.0},
-        "kl_cov": {**dense, **kl_cov},
+        "kl_cov": {**dense, **kl_cov, **alone},
     }
 
 
