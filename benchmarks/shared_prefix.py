@@ -13,8 +13,8 @@ peak on a GPU, else the process's: `all` of it, and what `passes` added to weigh
 
 The bound is the ratio of floating-point operations: two for each weight and token in linear layers, 4·D for each pair
 of query and key in each head; three times as much with a backward pass (3.5 in attention, whose flash kernels compute
-scores again) and once more for what checkpointing computes again. TRL's LM head runs on every position on a CPU and
-only on completions on a GPU; the bound counts what runs.
+scores again) and once more for what checkpointing computes again. On a CPU, TRL's LM head runs on every
+position, and here on segments only; on a GPU on completions only. The bound counts what runs.
 
 On a machine that does other work `OMP_NUM_THREADS=1 … --cpu-time` counts CPU seconds.
 """
@@ -156,7 +156,7 @@ def flops(config, shape: Shape, arm: str, kind: str, checkpointing: bool) -> flo
         tokens, pairs = G * (P + C), G * triangle(P + C)
     else:
         tokens, pairs = P - 1 + G * (C + 1), triangle(P - 1) + G * ((C + 1) * (P - 1) + triangle(C + 1))
-    head_tokens = G * C if torch.cuda.is_available() else tokens
+    head_tokens = G * C if torch.cuda.is_available() else tokens if arm == "trl" else G * (C + 1)
     linear = 2 * weights * config.num_hidden_layers * tokens
     attention = 4 * heads * head_dim * config.num_hidden_layers * pairs
     head = 2 * config.hidden_size * config.vocab_size * head_tokens

@@ -56,9 +56,14 @@ class PackedLayout:
         """From (B, S) to (1, T)."""
         return padded[self.rows, self.columns].unsqueeze(0)
 
-    def unpack(self, packed: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """From (1, T) to `shape` (B, S), zero where no packed token comes from. Differentiable."""
-        return packed.new_zeros(shape).index_put((self.rows, self.columns), packed.squeeze(0))
+    def segments_of(self, packed: torch.Tensor) -> torch.Tensor:
+        """From (1, T, …) to (1, tokens of segments, …): nothing is predicted in a prefix."""
+        return torch.cat([packed[:, segment] for group in self.groups for segment in group.segments], dim=1)
+
+    def unpack(self, segments: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """From (1, tokens of segments) to `shape` (B, S), zero where nothing comes from. Differentiable."""
+        places = (self.segments_of(self.rows.unsqueeze(0))[0], self.segments_of(self.columns.unsqueeze(0))[0])
+        return segments.new_zeros(shape).index_put(places, segments.squeeze(0))
 
     def blocks(self) -> Iterator[tuple[slice, slice, bool]]:
         """

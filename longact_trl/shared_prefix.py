@@ -13,8 +13,10 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 from trl import GRPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -124,14 +126,14 @@ def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not model_class._supports_attention_backend:
         return f"{model_class.__name__} does not take its attention function from transformers' AttentionInterface."
-    requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
-    if requested == "eager" or (requested is None and not model_class._supports_sdpa):
-        return "`attn_implementation` is 'eager', which transformers cannot call by name. Write 'sdpa'."
     if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
     for name in ("sliding_window", "attn_logit_softcapping", "attention_dropout"):
         if value := getattr(config, name, None):
             return f"{type(config).__name__} has `{name}`={value}, which packed attention does not compute."
+    requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
+    if requested == "eager" or (requested is None and not model_class._supports_sdpa):
+        return "`attn_implementation` is 'eager', which transformers cannot call by name. Write 'sdpa'."
     coefficient = args.router_aux_loss_coef
     if coefficient is None:
         coefficient = getattr(config, "router_aux_loss_coef", 0)
@@ -145,7 +147,8 @@ def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
 @contextmanager
 def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
     """
-    Let models attend within packed rows, while the context lasts. Everything else they do stays as it is.
+    Let models attend within packed rows, and their LM head see segments only, while the context lasts. Everything
+    else they do stays as it is.
 
     Args:
         models (`PreTrainedModel`):
@@ -153,13 +156,23 @@ def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
     """
     configs = [model.config for model in models]
     usual = [config._attn_implementation for config in configs]
+    handles = []
     try:
-        for config, implementation in zip(configs, usual, strict=True):
+        for model, config, implementation in zip(models, configs, usual, strict=True):
             config._attn_implementation = register(implementation)
+            decoder = (model.get_base_model() if is_peft_model(model) else model).base_model
+            handles.append(decoder.register_forward_hook(_leave_prefixes_out, with_kwargs=True))
         yield
     finally:
+        for handle in handles:
+            handle.remove()
         for config, implementation in zip(configs, usual, strict=True):
             config._attn_implementation = implementation
+
+
+def _leave_prefixes_out(decoder: nn.Module, args: tuple, kwargs: dict, output: BaseModelOutput) -> None:
+    if "shared_prefix" in kwargs:  # on a CPU, TRL's head would compute logits for every token
+        output.last_hidden_state = kwargs["shared_prefix"].segments_of(output.last_hidden_state)
 
 
 def forward_once(
@@ -205,7 +218,7 @@ def forward_once(
         # Four dimensions: transformers makes no mask of its own. Empty: attention that is not ours fails.
         attention_mask=torch.empty(0, 0, 0, 0, device=input_ids.device),
         position_ids=layout.columns.unsqueeze(0),
-        shift_labels=layout.pack(next_labels),
+        shift_labels=layout.segments_of(layout.pack(next_labels)),
         fused_lm_head=fused_lm_head,
         shared_prefix=layout,
     )
