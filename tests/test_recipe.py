@@ -40,7 +40,8 @@ def test_every_config_is_found():
     assert names == {"quickstart.yaml", "sft_tiny.yaml"} | arms
     bases = {"grpo_base.yaml", "sft_base.yaml", "mixture.yaml", "quickstart_data.yaml"}
     bases |= {f"paper/{arm}_arm.yaml" for arm in ("grpo", "clip_cov", "kl_cov")}
-    assert {p.relative_to(RECIPES).as_posix() for p in ALL} == names | bases
+    evaluations = {"eval_paper.yaml", "eval_tiny.yaml"}
+    assert {p.relative_to(RECIPES).as_posix() for p in ALL} == names | bases | evaluations
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda p: p.stem)

@@ -87,7 +87,6 @@ def test_prompts_as_texts():
 
 
 def test_ruler(tokenizer):
-    pytest.importorskip("longact_trl.evaluation.ruler")
     [question] = make_questions("ruler/niah_single_1", tokenizer, 1, 4000)
     assert 3000 < len(question.input_ids) + question.max_new_tokens <= 4000  # one token a byte
     assert question.score(f"It is {question.answers[0]}") == 1.0 and question.score("No idea") == 0.0
