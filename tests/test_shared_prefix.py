@@ -226,7 +226,8 @@ def test_attention_that_does_not_know_the_layout_fails():
     """Rather than letting completions of a prompt see each other."""
     model = with_head(make_decoder("qwen3"))
     batch, prompt_length = make_batch(*SHAPES["one_group"])
-    with pytest.raises(RuntimeError):
+    with packed_attention_in(model), pytest.raises(RuntimeError):
+        model.config._attn_implementation = "sdpa"
         forward_once(model, prompt_length, **batch)
 
 
