@@ -203,6 +203,8 @@ def test_a_run_that_stopped_repeats_no_finished_request(config, tmp_path):
     assert all_scores(evaluate(config(**settings), second)) == {"longbench_v2-answer": 100.0}
     asked = [request.doc["sample_id"] for request in first.requests + second.requests]
     assert sorted(asked) == [f"id{i}" for i in range(6)]
+    lines = journal.read_text().splitlines()
+    assert sum(line.endswith("}") and json.loads(line)["response"] != "" for line in lines) == 6  # and a torn one
 
 
 def test_another_run_in_the_same_folder_is_refused(config):
