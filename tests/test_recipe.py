@@ -187,5 +187,5 @@ def test_trl_still_has_the_fields_that_the_recipes_set():
     fields |= {*SFTConfig.__dataclass_fields__, *sft_cold_start.RecipeArguments.__dataclass_fields__}
     for path in ALL:
         config = yaml.safe_load(path.read_text())
-        if "sources" not in config:
+        if "sources" not in config and not path.name.startswith("eval_"):
             assert set(config) - {"base"} <= fields, path.name
