@@ -60,6 +60,7 @@ class MaskRefreshCallback(TrainerCallback):
         self.magnitudes: dict[str, torch.Tensor] = {}
         self.masks: dict[str, torch.Tensor] = {}
         self.ever_selected: dict[str, torch.Tensor] = {}  # union of all masks so far
+        self.churn: dict[str, float] = {}  # of each projection, between the last two masks
         self.num_refreshes = 0
         self._step_begins = False  # from the start of an optimizer step until its first backward pass
         self._optimizer: torch.optim.Optimizer | None = None
@@ -161,8 +162,8 @@ class MaskRefreshCallback(TrainerCallback):
             self._log(f"density_{kind}", rows.float().mean().item())
         new = _cat(masks.values())
         if self.masks:
-            old = _cat(self.masks.values())
-            self._log("mask_churn", 1 - ((new & old).sum() / (new | old).sum()).item())
+            self.churn = {name: churn_of(self.masks[name], mask) for name, mask in masks.items()}
+            self._log("mask_churn", churn_of(_cat(self.masks.values()), new))
         if self.magnitudes:
             energy = _cat(self.magnitudes[name].flatten() for name in masks).square()
             self._log("energy_share", (energy[new].sum() / energy.sum()).item())
@@ -172,7 +173,7 @@ class MaskRefreshCallback(TrainerCallback):
         if trackers and state.is_world_process_zero and self.magnitudes:
             from .analysis.heatmaps import log_heatmaps
 
-            log_heatmaps(self.magnitudes, self.masks, state.global_step, trackers)
+            log_heatmaps(self.magnitudes, self.masks, self.churn, state.global_step, trackers)
 
     # State
 
@@ -223,6 +224,11 @@ class MaskRefreshCallback(TrainerCallback):
             )
         self.masks, self.ever_selected, self.magnitudes = groups.values()
         self.num_refreshes = json.loads((folder / STATE_FILE).read_text())["num_refreshes"]
+
+
+def churn_of(old: torch.Tensor, new: torch.Tensor) -> float:
+    """Share of the rows selected by either of two masks, bool (R,), that only one of them selects."""
+    return 1 - ((new & old).sum() / (new | old).sum()).item()
 
 
 def _cat(tensors) -> torch.Tensor:

@@ -171,17 +171,21 @@ def _ticks(size: int) -> list[int]:
 def log_heatmaps(
     magnitudes: Mapping[str, torch.Tensor],
     masks: Mapping[str, torch.Tensor],
+    churn: Mapping[str, float],
     step: int,
     trackers: Collection[str],
 ) -> None:
     """
-    Log the heatmaps as the image `longact/heatmap`. Call it on one rank.
+    Log the heatmaps as the image `longact/heatmap`, and how much each layer's masks change as
+    `longact/mask_churn/layer_N`. Call it on one rank.
 
     Args:
         magnitudes (`dict[str, torch.Tensor]`):
             As in [`draw_heatmaps`].
         masks (`dict[str, torch.Tensor]`):
             As in [`draw_heatmaps`].
+        churn (`dict[str, float]`):
+            Name of a projection to the share of its selected rows that the last refresh exchanged. May be empty.
         step (`int`):
             Optimizer steps done. Logged beside the image as `train/global_step`, the axis that transformers'
             callbacks use; as wandb's own `step` it would collide with the one that they advance.
@@ -189,15 +193,24 @@ def log_heatmaps(
             `"wandb"`, `"trackio"`, or both; their runs have been started, as `report_to` does.
     """
     image = render(draw_heatmaps(magnitudes, masks))
+    record = {**churn_by_layer(churn), "train/global_step": step}
     if "wandb" in trackers:
         import wandb
 
         if wandb.run is not None:
-            wandb.log({"longact/heatmap": wandb.Image(image), "train/global_step": step})
+            wandb.log({"longact/heatmap": wandb.Image(image), **record})
     if "trackio" in trackers:
         import trackio
 
-        trackio.log({"longact/heatmap": trackio.Image(image), "train/global_step": step})
+        trackio.log({"longact/heatmap": trackio.Image(image), **record})
+
+
+def churn_by_layer(churn: Mapping[str, float]) -> dict[str, float]:
+    """Mean over the projections of each layer, under the name it is logged as."""
+    layers: dict[str, list[float]] = {}
+    for name, value in churn.items():
+        layers.setdefault(f"longact/mask_churn/layer_{layer_of(name)}", []).append(value)
+    return {layer: sum(values) / len(values) for layer, values in layers.items()}
 
 
 def render(figure: "Figure") -> "Image":

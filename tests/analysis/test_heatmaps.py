@@ -117,6 +117,8 @@ def test_wandb_receives_an_image_at_every_step(tmp_path, monkeypatch):
         # The last step's record is still open, so the summary is asked before the run is finished.
         assert wandb.run.summary["train/global_step"] == 2
         assert wandb.run.summary["longact/heatmap"]["format"] == "png"
+        churn = [wandb.run.summary[f"longact/mask_churn/layer_{layer}"] for layer in (0, 1)]
+        assert sum(churn) / 2 == pytest.approx(sum(trainer.mask_refresh.churn.values()) / 4) and sum(churn) > 0
     finally:
         wandb.finish()
     assert len(heatmap_files(tmp_path / "wandb")) == 2
