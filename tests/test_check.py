@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from longact_trl.check import machine
 from longact_trl.check.report import check, main
+from longact_trl.check.subject import read_subject
 from longact_trl.check.verdict import FAIL, PASS, UNKNOWN, WARN
 from longact_trl.cli import app
 from longact_trl.data.docqa import convert_row
@@ -325,3 +326,8 @@ def test_the_command(write):
     code, shown = run("--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none")
     assert code == 1 and "does not fit" in shown
     assert "`--accelerate-config zero3.yaml` → 47.3 GiB" in shown
+
+
+@pytest.mark.parametrize("mode, shared", [("auto", True), ("off", False)])
+def test_the_memory_plan_knows_whether_prompts_are_shared(mode, shared):
+    assert read_subject("qwen3_8b.yaml", ["--shared_prefix", mode], 8).load().shared_prefix is shared

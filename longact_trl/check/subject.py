@@ -22,6 +22,7 @@ from ..memory.shape import ModelShape, shape_of
 from ..preflight import load_config, load_processing_class, window_of
 from ..quickstart import recipe_root
 from ..recipe_config import find_config, model_init_kwargs, parse_recipe, read_config
+from ..shared_prefix import shares_prefixes
 from .launch import read_launch
 from .verdict import CannotCheck
 
@@ -190,7 +191,7 @@ class Subject:
             prompt=min(self.longest_prompt(), self.window),
             completion=args.max_completion_length,
             group=args.num_generations,
-            shared_prefix=getattr(args, "shared_prefix", False),
+            shared_prefix=shares_prefixes(self.model_config, args),
             reference=args.beta > 0 and not self.model_args.use_peft,
             generated=0 if args.use_vllm else args.generation_batch_size // self.placement.ranks,
             vllm_share=args.vllm_gpu_memory_utilization if colocated else 0.0,
