@@ -221,6 +221,10 @@ class LongActConfig(GRPOConfig):
         if self.fsdp:
             check_fsdp_version(self.fsdp_plugin_args["fsdp_version"])
 
+    def __getstate__(self) -> dict:
+        """Without the token: `Trainer` pickles its arguments into training_args.bin, which it pushes to the Hub."""
+        return {**self.__dict__, "hub_token": None}
+
 
 def check_fsdp_version(version: str | int) -> None:
     """

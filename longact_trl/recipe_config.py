@@ -29,7 +29,7 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
         `tuple`: One instance of each dataclass.
 
     Raises:
-        `ValueError`: If there is no such file, or it has a key that no dataclass has.
+        `ValueError`: If there is no such file, it has a key that no dataclass has, or a token is given.
     """
     argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
     parser = TrlParser(list(dataclass_types))
@@ -48,7 +48,13 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
                 raise ValueError(f"{path} has an unknown key `{key}`. {hint}")
         parser.set_defaults_with_config(**config)
         argv = argv[:at] + argv[at + 2 :]
-    return parser.parse_args_and_config(argv)
+    parsed = parser.parse_args_and_config(argv)
+    if any(getattr(args, "hub_token", None) for args in parsed):
+        raise ValueError(
+            "`hub_token` does not belong into a file or a command line, which end up in logs and training_args.bin. "
+            "Set HF_TOKEN or run `hf auth login` instead."
+        )
+    return parsed
 
 
 def find_config(name: str, recipe_dir: str | Path) -> Path:
