@@ -1,11 +1,13 @@
 """LongAct as a subclass of TRL's GRPOTrainer: only what changes. Shared prefixes and dynamic sampling are between."""
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from accelerate.utils import is_peft_model
+from huggingface_hub import EvalResult
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
@@ -14,8 +16,9 @@ from .checkpoints import check_strategy, how_to_continue, load_rollouts, resolve
 from .config import LongActConfig
 from .frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
+from .hub import HubMixin
 from .losses import SELECTED, clip_bounds, reweight_advantages, select_tokens
-from .model_card import add_longact
+from .model_card import add_eval_results, add_longact, add_reward_curve
 from .preflight import (
     check_dataset,
     check_model_config,
@@ -31,7 +34,7 @@ from .shared_prefix import SharedPrefixTrainer, shares_prefixes
 from .vllm_cpu import keep_weights_loadable
 
 
-class LongActTrainer(SharedPrefixTrainer, DynamicSamplingTrainer):
+class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
     """
     [`~trl.GRPOTrainer`] whose W_Q and W_K learn only in the rows behind each head's highest-magnitude channels,
     selected anew at every optimizer step. Everything else is GRPOTrainer's, and so is the trained model.
@@ -237,11 +240,6 @@ class LongActTrainer(SharedPrefixTrainer, DynamicSamplingTrainer):
         finally:
             self.mask_refresh.detach()
 
-    def create_model_card(self, *args, **kwargs):
-        super().create_model_card(*args, **kwargs)
-        if self.is_world_process_zero():
-            add_longact(Path(self.args.output_dir, "README.md"), self.mask_refresh)
-
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         if self.accelerator.is_main_process:
@@ -261,6 +259,44 @@ class LongActTrainer(SharedPrefixTrainer, DynamicSamplingTrainer):
             load_rollouts(self, checkpoint)
             if self._train_sampler is not None:
                 skip_epochs(self._train_sampler, checkpoint)
+
+    # Publish
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | Sequence[str] | None = None,
+        tags: str | list[str] | None = None,
+        license: str | None = None,
+        eval_results: Sequence[EvalResult] = (),
+    ):
+        """
+        Write `README.md` into `output_dir`: TRL's, and what the run was.
+
+        Args:
+            model_name (`str`, *optional*):
+                Name of the model.
+            dataset_name (`str` or `Sequence[str]`, *optional*):
+                Hub ids of the training data, and names of other data.
+            tags (`str` or `list[str]`, *optional*):
+                More tags than `trl`, `grpo` and `longact`.
+            license (`str`, *optional*):
+                Licence of the model as the Hub names it, e.g. `"apache-2.0"`.
+            eval_results (`Sequence[EvalResult]`, *optional*):
+                Numbers, with the protocol in `metric_name`.
+        """
+        if self.is_world_process_zero() and not self.is_pushing:
+            super().create_model_card(model_name, tags=tags)
+            base_model = get_config_model_id(self.model.config)
+            datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or ()
+            # Drawing takes longer than a small checkpoint, and nobody sees the curve of a save that is not pushed.
+            draws = self.args.push_to_hub or not self.control.should_save
+            card = Path(self.args.output_dir, "README.md")
+            add_longact(card, self.mask_refresh, self.state.log_history, base_model, datasets, license)
+            if draws:
+                add_reward_curve(card, self.state.log_history)
+            if eval_results:
+                add_eval_results(card, eval_results)
 
 
 def _adapter_is_off(projections) -> bool:

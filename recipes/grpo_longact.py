@@ -24,7 +24,7 @@ from trl.rewards import get_soft_overlong_punishment
 
 from longact_trl import LongActConfig, LongActTrainer, answer_reward, format_reward
 from longact_trl.checkpoints import resolve_resume
-from longact_trl.data.mixture import load_mixture
+from longact_trl.data.mixture import load_mixture, source_names
 from longact_trl.data.rows import read_source
 from longact_trl.preflight import load_processing_class
 from longact_trl.recipe_config import find_config, model_init_kwargs, parse_recipe
@@ -48,6 +48,8 @@ class RecipeArguments(ScriptArguments):
         overlong_buffer (`int`, *optional*, defaults to `0`):
             DAPO's overlong punishment: tokens before `max_completion_length` over which a penalty grows to -1. 0 is
             none.
+        license (`str`, *optional*):
+            With `push_to_hub`: licence of the trained model as the Hub names it, e.g. `apache-2.0`, for its card.
     """
 
     mixture: str | None = field(
@@ -66,6 +68,13 @@ class RecipeArguments(ScriptArguments):
         metadata={
             "help": "DAPO's overlong punishment: tokens before `max_completion_length` over which a penalty grows to "
             "-1. 0 is none."
+        },
+    )
+    license: str | None = field(
+        default=None,
+        metadata={
+            "help": "With `push_to_hub`: licence of the trained model as the Hub names it, e.g. `apache-2.0`, for its "
+            "card."
         },
     )
 
@@ -91,16 +100,24 @@ def main(argv: list[str]) -> None:
         quantization_config=get_quantization_config(model_args),
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    trainer.save_model(args.output_dir)
+    if args.push_to_hub:  # saves it as well
+        trainer.push_to_hub(dataset_name=data_names(script_args), license=script_args.license)
+    else:
+        trainer.save_model(args.output_dir)
     trainer.accelerator.print(f"Model saved to {args.output_dir}.")
-    if args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
 
 
 def load_prompts(script_args: RecipeArguments, args: LongActConfig, tokenizer):
     if script_args.mixture:
         return load_mixture(find_config(script_args.mixture, RECIPES), tokenizer, args.chat_template_kwargs)
     return read_source(script_args.dataset_name, script_args.dataset_train_split)
+
+
+def data_names(script_args: RecipeArguments) -> list[str]:
+    """What the model card names as training data."""
+    if script_args.mixture:
+        return source_names(find_config(script_args.mixture, RECIPES))
+    return [script_args.dataset_name]
 
 
 def reward_functions(script_args: RecipeArguments, args: LongActConfig, tokenizer) -> list:

@@ -108,6 +108,24 @@ def load_mixture(
     return concatenate_datasets(parts).shuffle(seed=seed)
 
 
+def source_names(mixture: str | Path) -> list[str]:
+    """
+    What a mixture is made of, for a model card.
+
+    Args:
+        mixture (`str` or `Path`):
+            YAML file, as [`load_mixture`] takes it.
+
+    Returns:
+        `list[str]`: Hub id, file or folder of each source, or the loader's name where it generates its rows.
+    """
+    names = []
+    for source in yaml.safe_load(Path(mixture).read_text(encoding="utf-8"))["sources"]:
+        default = inspect.signature(LOADERS[source["loader"]]).parameters.get("source")
+        names.append(source.get("source") or (default.default if default else source["loader"]))
+    return names
+
+
 def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> None:
     loader = source.get("loader") if isinstance(source, dict) else source
     if not isinstance(source, dict) or loader not in LOADERS:

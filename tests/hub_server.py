@@ -1,0 +1,189 @@
+"""A Hub on the loopback: create, preupload, LFS, commit, download; and a network that fails when told to."""
+
+import base64
+import hashlib
+import json
+from collections import Counter, defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+KINDS = {
+    "/api/repos/create": "create",
+    "/api/validate-yaml": "validate",
+    "/preupload/": "preupload",
+    "/info/lfs/objects/batch": "batch",
+    "/storage/": "put",
+    "/commit/": "commit",
+    "/revision/": "info",
+    "/tree/": "tree",
+    "/resolve/": "download",
+}
+LFS = (".safetensors", ".bin", ".png")
+
+
+class Hub(ThreadingHTTPServer):
+    """
+    `files[repo][path]` is what was committed and `commits[repo]` what was said; `faults[kind]` is what goes wrong with
+    the next requests of a kind: a status, `"drop"` (the connection, halfway through a body) or `"lose"` (the answer).
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.is_dead = False
+        self.faults: dict[str, list[int | str]] = defaultdict(list)
+        self.failed = Counter()
+        self.files: dict[str, dict[str, bytes]] = {}
+        self.commits: dict[str, list[str]] = defaultdict(list)
+        self.storage: dict[str, bytes] = {}
+        self.cards: list[str] = []
+        self.bodies: list[bytes] = []
+        self.tokens: set[tuple[str, str | None]] = set()
+
+    def __enter__(self):
+        Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def handle_any(self):
+        kind = next((kind for part, kind in KINDS.items() if part in self.path), None)
+        fault = "drop" if self.server.is_dead else next(iter(self.server.faults[kind]), None)
+        if fault and not self.server.is_dead:
+            self.server.faults[kind].pop(0)
+            self.server.failed[kind] += 1
+        if fault == "drop":
+            self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
+            return self.hang_up()
+        body = self.read_body()
+        if kind is None:
+            return self.answer(404, {})
+        if isinstance(fault, int):
+            return self.answer(fault, b"<html>Service unavailable</html>", "text/html")
+        self.server.bodies.append(body)
+        self.server.tokens.add((kind, self.headers.get("Authorization")))
+        answer = getattr(self, kind)(body)
+        if fault == "lose":
+            return self.hang_up()
+        self.answer(*answer)
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any
+
+    def hang_up(self):
+        self.close_connection = True
+        self.connection.close()
+
+    def read_body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def answer(
+        self, status: int, content: bytes | dict | list, kind: str = "application/json", headers: dict | None = None
+    ):
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    # What the Hub does
+
+    def create(self, body: bytes):
+        wanted = json.loads(body)
+        repo = f"{wanted['organization'] or 'me'}/{wanted['name']}"
+        status = 409 if repo in self.server.files else 200
+        self.server.files.setdefault(repo, {})
+        return status, {"url": f"{self.server.url}/{repo}"}
+
+    def validate(self, body: bytes):
+        self.server.cards.append(json.loads(body)["content"])
+        return 200, {}
+
+    def preupload(self, body: bytes):
+        files = self.server.files[self.repo("/api/models/", "/preupload/")]
+        modes = []
+        for path in (file["path"] for file in json.loads(body)["files"]):
+            mode = "lfs" if path.endswith(LFS) else "regular"
+            there = {"oid": oid_of(path, files[path])} if path in files else {}
+            modes.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **there})
+        return 200, {"files": modes}
+
+    def batch(self, body: bytes):
+        objects = []
+        for wanted in json.loads(body)["objects"]:
+            href = {"href": f"{self.server.url}/storage/{wanted['oid']}"}
+            missing = wanted["oid"] not in self.server.storage
+            objects.append({**wanted, **({"actions": {"upload": href}} if missing else {})})
+        return 200, {"transfer": "basic", "objects": objects}
+
+    def put(self, body: bytes):
+        oid = self.path.rpartition("/")[2]
+        if hashlib.sha256(body).hexdigest() != oid:
+            return 400, {"error": "not what was announced"}
+        self.server.storage[oid] = body
+        return 200, {}
+
+    def commit(self, body: bytes):
+        repo = self.repo("/api/models/", "/commit/")
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                self.server.commits[repo].append(value["summary"])
+            elif line["key"] == "file":
+                self.server.files[repo][value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.server.files[repo][value["path"]] = self.server.storage[value["oid"]]
+        sha = self.sha(repo)
+        return 200, {"commitUrl": f"{self.server.url}/{repo}/commit/{sha}", "commitOid": sha}
+
+    def info(self, body: bytes):
+        repo = self.repo("/api/models/", "/revision/")
+        return 200, {"id": repo, "sha": self.sha(repo)}
+
+    def tree(self, body: bytes):
+        files = self.server.files[self.repo("/api/models/", "/tree/")]
+        return 200, [
+            {"type": "file", "path": path, "size": len(content), "oid": oid_of(path, content)}
+            for path, content in files.items()
+        ]
+
+    def download(self, body: bytes):
+        repo = self.repo("/", "/resolve/")
+        path = self.path.partition("/resolve/")[2].partition("/")[2].partition("?")[0]
+        content = self.server.files[repo][path]
+        headers = {"ETag": f'"{oid_of(path, content)}"', "X-Repo-Commit": self.sha(repo)}
+        return 200, content, "application/octet-stream", headers
+
+    def repo(self, before: str, after: str) -> str:
+        return self.path.removeprefix(before).partition(after)[0]
+
+    def sha(self, repo: str) -> str:
+        return hashlib.sha1(str(len(self.server.commits[repo])).encode()).hexdigest()
+
+
+def oid_of(path: str, content: bytes) -> str:
+    """What git calls a file, or LFS."""
+    if path.endswith(LFS):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()

@@ -1,0 +1,293 @@
+"""Pushes to a Hub on the loopback, over a network that fails: what arrives, what is said, and what is never told."""
+
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from conftest import make_trainer
+from hub_server import Hub
+from huggingface_hub import EvalResult, ModelCard, metadata_load, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from matplotlib.image import imread
+from transformers import AutoModelForCausalLM
+from transformers.utils.hub import PushInProgress, hf_api
+
+from longact_trl import LongActConfig, LongActTrainer
+from longact_trl.checkpoints import newest_complete_checkpoint
+from longact_trl.data.docqa import HUB_ID
+from longact_trl.data.mixture import source_names
+from longact_trl.model_card import add_eval_results
+from longact_trl.recipe_config import parse_recipe
+
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "hf_" + "onlyForTheLoopback" * 2
+CPU = ["--use_cpu", "true", "--bf16", "false"]
+MODEL = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The Hub that this process talks to, logged in."""
+    with Hub() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        url = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+        monkeypatch.setattr(hf_api(), "endpoint", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
+        huggingface_hub.close_session()  # its kept connections
+
+
+def environment_of(hub: Hub) -> dict[str, str]:
+    settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    return {
+        **os.environ,
+        **settings,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def pushed(folder: Path) -> dict[str, bytes]:
+    """What of a run's folder belongs on the Hub."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(("_", "checkpoint-"))}
+
+
+def assert_arrived(hub: Hub, repo: str, folder: Path) -> None:
+    assert MODEL | {"README.md", "reward_curve.png"} <= set(hub.files[repo])
+    assert hub.files[repo] == pushed(folder)
+
+
+def assert_same_weights(trainer: LongActTrainer, folder: Path) -> None:
+    for mine, theirs in zip(
+        trainer.model.parameters(), AutoModelForCausalLM.from_pretrained(folder).parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_what_is_downloaded_is_what_was_trained(hub, tmp_path):
+    trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny")
+    trainer.train()
+    trainer.push_to_hub(license="apache-2.0")
+    assert hub.commits["me/tiny"] == ["End of training"]
+    assert_arrived(hub, "me/tiny", tmp_path / "run")
+    folder = Path(snapshot_download("me/tiny", endpoint=hub.url, cache_dir=tmp_path / "cache"))
+    assert pushed(folder) == pushed(tmp_path / "run")
+    assert_same_weights(trainer, folder)
+    asked = dict(hub.tokens)
+    assert asked["commit"] == f"Bearer {TOKEN}"
+    assert asked["put"] is None  # storage is not the Hub
+
+
+def test_a_flaky_network_is_waited_out(hub, tmp_path):
+    hub.faults |= {"create": [503], "validate": [500], "preupload": ["drop"], "batch": [503], "put": ["drop"]}
+    hub.faults["commit"] = ["lose"]  # made, but the answer is lost: there must be no second one
+    trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny")
+    trainer.train()
+    trainer.push_to_hub()
+    assert set(hub.failed) == {"create", "validate", "preupload", "batch", "put", "commit"}
+    assert_arrived(hub, "me/tiny", tmp_path / "run")
+    assert hub.commits["me/tiny"] == ["End of training"]
+
+
+@pytest.mark.parametrize("kind", ["dead", "refused"])
+def test_a_push_that_fails_loses_nothing_and_says_how_to_push_again(hub, tmp_path, kind):
+    trainer = make_trainer(tmp_path / "my run", hub_model_id="me/tiny")
+    trainer.train()
+    hub.is_dead = kind == "dead"
+    hub.faults["create"] = [403] if kind == "refused" else []
+    hub.files["me/tiny"] = {}  # where creating is refused, whether there is one is asked
+    hub.faults["info"] = [403]
+    with pytest.raises(Exception) as error:
+        trainer.push_to_hub()
+    (note,) = error.value.__notes__
+    assert f"nothing is lost: the model is saved in {tmp_path / 'my run'}" in note
+    assert hub.failed["create"] == (kind == "refused")  # which no second try would change
+    assert_same_weights(trainer, tmp_path / "my run")
+    if kind == "dead":  # as the note says, from a shell
+        hub.is_dead = False
+        command = shlex.split(note.split("`")[1])
+        command[0] = str(Path(sys.executable).with_name(command[0]))
+        subprocess.run(command, env=environment_of(hub), check=True, capture_output=True, timeout=120)
+    else:
+        trainer.push_to_hub()
+    assert_arrived(hub, "me/tiny", tmp_path / "my run")
+
+
+def test_a_run_that_cannot_create_its_repository_does_not_start(hub, tmp_path):
+    hub.faults["create"] = [401]
+    hub.faults["info"] = [401]
+    with pytest.raises(HfHubHTTPError) as error:
+        make_trainer(tmp_path / "run", hub_model_id="me/tiny", push_to_hub=True)
+    assert "`push_to_hub=False` and push the model later with `hf upload me/tiny" in error.value.__notes__[0]
+
+
+def test_a_push_in_the_background_that_fails_is_told_and_the_run_goes_on(hub, tmp_path, caplog):
+    hub.faults["preupload"] = [403]
+    kwargs = {"save_strategy": "steps", "save_steps": 3, "hub_strategy": "every_save"}
+    trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny", push_to_hub=True, **kwargs)
+    with caplog.at_level(logging.WARNING, "longact_trl.hub"):
+        trainer.train()
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "longact_trl.hub"]
+    assert "403" in warning
+    assert "checkpoint-3 was not pushed, but is complete. The next save pushes again." in warning
+    assert newest_complete_checkpoint(tmp_path / "run").name == "checkpoint-3"
+    trainer.save_model()  # which pushes, as in any Trainer
+    assert hub.commits["me/tiny"] == ["Model save"]
+    assert_arrived(hub, "me/tiny", tmp_path / "run")
+
+
+def test_what_is_being_pushed_does_not_change(hub, tmp_path):
+    """A save while the push of the one before is under way."""
+    trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny", push_to_hub=True, logging_steps=1)
+    trainer.train()
+    trainer.create_model_card("tiny")
+    before = pushed(tmp_path / "run")
+    trainer.push_in_progress = PushInProgress([Future()])
+    trainer.state.log_history += [{"step": 4, "reward": 9.0}]
+    trainer.create_model_card("other")
+    assert pushed(tmp_path / "run") == before
+    trainer.push_in_progress.jobs[0].set_result(None)
+    trainer.push_to_hub()
+    assert set(pushed(tmp_path / "run")) > set(before)
+    assert pushed(tmp_path / "run")["reward_curve.png"] != before["reward_curve.png"]
+
+
+def test_a_recipe_pushes_every_save_and_never_tells_the_token(tmp_path):
+    """A run of its own, as a user starts it, over a flaky network."""
+    run = tmp_path / "run"
+    options = {"max_steps": 2, "save_steps": 1, "num_generations": 4, "per_device_train_batch_size": 4}
+    options |= {"gradient_accumulation_steps": 1, "max_completion_length": 8, "output_dir": run, "push_to_hub": "true"}
+    options |= {"hub_model_id": "me/quick", "hub_strategy": "every_save"}
+    options |= {"license": "apache-2.0", "report_to": "none", "save_total_limit": 9, "logging_steps": 1}
+    command = [sys.executable, "recipes/grpo_longact.py", "--config", "quickstart.yaml"]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with Hub() as hub:
+        hub.faults |= {"create": ["drop"], "preupload": [503], "put": [500]}
+        environment = {**environment_of(hub), "HF_HUB_VERBOSITY": "debug", "TRANSFORMERS_VERBOSITY": "debug"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert sum(hub.failed.values()) == 3
+        first, *_, last = hub.commits["me/quick"]  # a save during a push is not pushed
+        assert (first, last) == ("Training in progress, step 1", "End of training")
+        assert_arrived(hub, "me/quick", run)
+    assert metadata_load(run / "README.md")["license"] == "apache-2.0"
+    assert "| data | tiny_tasks |" in (run / "README.md").read_text()
+    told = [done.stdout.encode(), done.stderr.encode(), *hub.bodies]
+    told += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(told) > 30
+    assert not [text for text in told if TOKEN.encode() in text]
+
+
+def test_a_token_among_the_arguments_stays_in_memory(hub, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny", hub_token=TOKEN, push_to_hub=True)
+    trainer.train()
+    trainer.push_to_hub()
+    assert {token for kind, token in hub.tokens if kind == "commit"} == {f"Bearer {TOKEN}"}
+    assert "training_args.bin" in hub.files["me/tiny"]  # a pickle, maybe compressed: it is read, too
+    saved = torch.load(tmp_path / "run" / "training_args.bin", weights_only=False)
+    assert saved.hub_token is None and trainer.args.hub_token == TOKEN
+    assert not [name for name, content in hub.files["me/tiny"].items() if TOKEN.encode() in content]
+
+
+def test_a_recipe_takes_no_token(tmp_path):
+    with pytest.raises(ValueError, match="Set HF_TOKEN or run `hf auth login`") as error:
+        parse_recipe(
+            (LongActConfig,), ["--output_dir", str(tmp_path), "--use_cpu", "true", "--hub_token", TOKEN], ROOT
+        )
+    assert TOKEN not in str(error.value)
+
+
+# The card
+
+RESULTS = [
+    EvalResult(
+        task_type="text-generation",
+        dataset_type="THUDM/LongBench-v2",
+        dataset_name=f"LongBench v2 {part}",
+        dataset_config=part,
+        metric_type="accuracy",
+        metric_name="official protocol, pred.py",
+        metric_value=value,
+        metric_args={"protocol": "official", "temperature": 0.1},
+    )
+    for part, value in (("overall", 36.5), ("hard", 31.25))
+]
+
+
+def test_the_card_says_what_was_trained_on_what_and_how_well(tmp_path):
+    local = tmp_path / "questions.jsonl"
+    local.touch()
+    trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny", update_rule="frozen_rows")
+    trainer.model.config._name_or_path = "Qwen/Qwen3-0.6B"
+    trainer.train()
+    data = ["Tongyi-Zhiwen/DocQA-RL-1.6K", str(local), "synthetic"]
+    trainer.create_model_card("tiny", data, license="apache-2.0", eval_results=RESULTS)
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.to_dict().keys() == metadata_load(tmp_path / "run" / "README.md").keys()
+    assert "licence" not in card.data
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", "Qwen/Qwen3-0.6B")
+    assert card.data.datasets == ["Tongyi-Zhiwen/DocQA-RL-1.6K"]  # what the Hub can look up
+    assert card.data.tags == ["generated_from_trainer", "grpo", "longact", "trl"]
+    assert card.data.eval_results == RESULTS
+    churns = [log["longact/mask_churn"] for log in trainer.state.log_history if "longact/mask_churn" in log]
+    rows = ["| update_rule | frozen_rows |", "| data | Tongyi-Zhiwen/DocQA-RL-1.6K, questions.jsonl, synthetic |"]
+    rows += [
+        "| density | 108 of 384 rows of W_Q and W_K at the last step |",
+        "| LongBench v2 hard | official protocol",
+    ]
+    rows += [f"| churn | {sum(churns) / len(churns):.3f} of the mask", "- LongAct: ", "- TRL: ", "Anonymous"]
+    for row in rows:
+        assert row in card.text
+    assert card.text.index("## LongAct") < card.text.index("## Evaluation") < card.text.index("### Framework versions")
+    assert str(tmp_path) not in str(card)
+    (picture,) = re.findall(r"!\[.*\]\((.*)\)", card.text)
+    assert imread(tmp_path / "run" / picture).shape[0] > 100
+
+
+def test_results_that_come_later_replace_earlier_ones(tmp_path):
+    trainer = make_trainer(tmp_path, hub_model_id="me/tiny")
+    trainer.create_model_card("tiny", eval_results=RESULTS)
+    written = (tmp_path / "README.md").read_text()
+    add_eval_results(tmp_path / "README.md", RESULTS[:1])
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.eval_results == RESULTS[:1]
+    assert "LongBench v2 hard" not in card.text
+    add_eval_results(tmp_path / "README.md", RESULTS)
+    assert (tmp_path / "README.md").read_text() == written
+
+
+def test_the_base_of_a_local_model_is_what_it_was_made_from(tmp_path, tiny_model):
+    for base in ("Qwen/Qwen3-8B", None):
+        cold_start = shutil.copytree(tiny_model, tmp_path / f"sft_{base is None}")
+        if base:
+            (cold_start / "README.md").write_text(f"---\nbase_model: {base}\n---\n\n# Cold start\n")
+        make_trainer(tmp_path / "run", str(cold_start), max_steps=1).create_model_card("tiny")
+        card = ModelCard.load(tmp_path / "run" / "README.md")
+        assert card.data.base_model == base
+        link = f"[{base}](https://huggingface.co/{base})" if base else "a local checkpoint"
+        assert f"fine-tuned version of {link}." in card.text
+        assert "license" not in card.data.to_dict()
+
+
+def test_a_mixture_names_its_sources(tmp_path):
+    sources = [{"loader": "docqa"}, {"loader": "memagent", "source": "data/a.parquet"}, {"loader": "tiny_tasks"}]
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"seed": 0, "sources": sources}))
+    assert source_names(tmp_path / "mixture.yaml") == [HUB_ID, "data/a.parquet", "tiny_tasks"]
