@@ -39,7 +39,8 @@ def add_longact(
         log_history (`list[dict]`):
             What was logged, as in [`~transformers.TrainerState`].
         base_model (`str`):
-            Hub id or folder of the model that was trained. A folder's own card may say what it was made from.
+            Hub id or folder of the model that was trained, empty where it has neither. A folder's own card may say
+            what it was made from.
         datasets (`Sequence[str]`, *optional*):
             Hub ids, which the metadata take, and names of other data.
         license (`str`, *optional*):
@@ -50,8 +51,8 @@ def add_longact(
     card.data.license = license
     card.data.tags = sorted(card.data.tags)
     card.data.datasets = [name for name in datasets if is_hub_id(name)] or None
-    if Path(base_model).is_dir():
-        card.data.base_model = _base_of(Path(base_model))
+    if not base_model or Path(base_model).is_dir():
+        card.data.base_model = _base_of(base_model)
         card.text = card.text.replace("[None](https://huggingface.co/None)", _link_of(card.data.base_model))
     card.text = card.text.replace(END, f"{END}\n- LongAct: {__version__}", 1)
     _insert(card, _about_training(mask_refresh, log_history, datasets))
@@ -121,10 +122,10 @@ def is_hub_id(name: str) -> bool:
     return "/" in name and not Path(name).exists()
 
 
-def _base_of(folder: Path) -> str | None:
+def _base_of(folder: str) -> str | None:
     """What a local model was made from, by its card: the cold start's output leads to the model it began with."""
-    card = folder / "README.md"
-    return (metadata_load(card) or {}).get("base_model") if card.is_file() else None
+    card = Path(folder, "README.md")
+    return (metadata_load(card) or {}).get("base_model") if folder and card.is_file() else None
 
 
 def _link_of(base_model: str | None) -> str:

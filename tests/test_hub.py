@@ -287,6 +287,15 @@ def test_the_base_of_a_local_model_is_what_it_was_made_from(tmp_path, tiny_model
         assert "license" not in card.data.to_dict()
 
 
+def test_a_model_from_nowhere_has_no_base(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("---\nbase_model: Qwen/Qwen3-8B\n---\n")  # of something else
+    make_trainer(tmp_path / "run").create_model_card("tiny")
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.base_model is None
+    assert "fine-tuned version of a local checkpoint." in card.text
+
+
 def test_a_mixture_names_its_sources(tmp_path):
     sources = [{"loader": "docqa"}, {"loader": "memagent", "source": "data/a.parquet"}, {"loader": "tiny_tasks"}]
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"seed": 0, "sources": sources}))
