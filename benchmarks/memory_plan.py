@@ -85,6 +85,7 @@ def measured(config: Qwen3Config, load: Load) -> int:
             max_completion_length=load.completion,
             generation_kwargs={"min_new_tokens": load.completion},
             gradient_checkpointing=load.checkpointing,
+            shared_prefix="auto" if load.shared_prefix else "off",
             max_steps=2,
             logging_steps=1,
             save_strategy="no",

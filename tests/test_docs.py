@@ -18,7 +18,7 @@ def make_reference():
     return module
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "paper_index.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "paper_index.md", "memory_guide.md"])
 def test_pages_made_from_the_code_are_up_to_date(name):
     page = make_reference().PAGES[name]()
     assert (ROOT / "docs" / name).read_text() == page, "run `python docs/make_reference.py`"

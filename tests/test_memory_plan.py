@@ -24,6 +24,7 @@ import memory_plan as benchmark  # noqa: E402  (a script, not a package)
 
 TINY = (128, 384, 3, 4, 2, 32, 2048)
 CPU = dict(group=2, accumulates=False, weight_bytes=4, compute_bytes=4, attention="sdpa", device="cpu")
+SHARED = {name: value for name, value in CPU.items() if name != "group"}
 QWEN3_8B = shape_of(AutoConfig.from_pretrained(SHIPPED_CONFIGS / "Qwen3-8B"))
 PAPER = Load(1, 28672, 4096, 16, vllm_share=0.35, vllm_sleeps=True)
 
@@ -36,8 +37,9 @@ PAPER = Load(1, 28672, 4096, 16, vllm_share=0.35, vllm_sleeps=True)
         (True, Load(4, 500, 8, generated=4, checkpointing=False, **CPU), "the LM head"),
         (True, Load(4, 500, 8, generated=8, checkpointing=True, **{**CPU, "accumulates": True}), "the top layer"),
         (True, Load(2, 16, 4, generated=2, checkpointing=True, **CPU), "the lowest layer"),
+        (True, Load(4, 500, 40, 4, True, generated=4, checkpointing=False, **SHARED), "the top layer"),
     ],
-    ids=["head", "head_checkpointed", "layers", "checkpoints", "parameters"],
+    ids=["head", "head_checkpointed", "layers", "checkpoints", "parameters", "shared_prefix"],
 )
 def test_the_peak_is_within_15_percent_of_the_measured_one(monkeypatch, narrow, load, moment):
     if narrow:

@@ -1,5 +1,6 @@
 """The wheel holds what a user needs who has no clone: it is built, unpacked, and trains."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -41,12 +42,12 @@ def test_every_file_is_in_it(unpacked):
 def test_it_trains_without_a_clone(unpacked, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(unpacked), "OMP_NUM_THREADS": "1"}
     code = (
-        "from pathlib import Path; import longact_trl\n"
+        "import json; from pathlib import Path; import longact_trl\n"
         "from longact_trl.quickstart import recipe_root, training_command\n"
         "assert recipe_root() == Path(longact_trl.__file__).parent\n"
-        "print('\\n'.join(training_command(recipe_root(), Path('run'))))"
+        "print(json.dumps(training_command(recipe_root(), Path('run'))))"
     )
     printed = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, check=True, capture_output=True)
-    command = [*printed.stdout.decode().splitlines(), "--max_steps", "2"]
+    command = [*json.loads(printed.stdout.splitlines()[-1]), "--max_steps", "2"]
     subprocess.run(command, env=env, cwd=tmp_path, check=True, timeout=300)
     assert (tmp_path / "run" / "model.safetensors").is_file()

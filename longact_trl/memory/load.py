@@ -107,5 +107,6 @@ class Load:
 
     @property
     def scored(self) -> int:
-        """N, positions whose logits are computed: completions on a GPU, every position elsewhere."""
-        return self.batch * self.completion if self.device == "cuda" else self.tokens - self.batch
+        """N, positions whose logits are computed: completions on a GPU or behind a shared prefix, else every one."""
+        completions = self.device == "cuda" or self.shared_prefix
+        return self.batch * self.completion if completions else self.tokens - self.batch
