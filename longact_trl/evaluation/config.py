@@ -129,7 +129,7 @@ class EvaluationConfig:
             "help": "Window that prompt and completion share; default what the model's config says, YaRN included."
         },
     )
-    model_args: dict = field(
+    model_args: dict | str | None = field(
         default_factory=dict,
         metadata={
             "help": "More arguments for lm-eval's model, e.g. `gpu_memory_utilization`, `tensor_parallel_size` or "
@@ -149,7 +149,7 @@ class EvaluationConfig:
             "here."
         },
     )
-    ruler_sources: dict = field(
+    ruler_sources: dict | str | None = field(
         default_factory=dict,
         metadata={"help": "Where RULER's essays and questions come from, see `longact_trl.evaluation.ruler.Sources`."},
     )

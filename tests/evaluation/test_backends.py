@@ -74,5 +74,7 @@ def test_the_papers_config_cites_every_value():
         assert line.startswith("#") or "#" in line or line == "ruler_sources:", line
 
 
-def test_dictionaries_may_come_from_the_command_line():
-    assert config_of("m", model_args='{"data_parallel_size": 8}').model_args == {"data_parallel_size": 8}
+def test_dictionaries_may_come_from_the_command_line(tmp_path):
+    argv = ["--model", "m", "--model_args", '{"data_parallel_size": 8}', "--ruler_sources", '{"essays": "stand-in"}']
+    [config] = parse_recipe((EvaluationConfig,), argv, tmp_path)
+    assert config.model_args == {"data_parallel_size": 8} and config.ruler_sources == {"essays": "stand-in"}
