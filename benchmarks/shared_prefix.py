@@ -145,8 +145,9 @@ def measure(shape: str, repeats: int) -> dict[str, dict[str, list[dict[str, floa
 # The bound
 
 
-def flops(config, shape: Shape, arm: str, kind: str, checkpointing: bool) -> float:
-    """Floating-point operations of a pass."""
+def flops(config, shape: Shape, arm: str, kind: str, checkpointing: bool, on_gpu: bool | None = None) -> float:
+    """Floating-point operations of a pass; where TRL's LM head runs on prompts, too, depends on the device."""
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     P, G, C = shape
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -156,7 +157,7 @@ def flops(config, shape: Shape, arm: str, kind: str, checkpointing: bool) -> flo
         tokens, pairs = G * (P + C), G * triangle(P + C)
     else:
         tokens, pairs = P - 1 + G * (C + 1), triangle(P - 1) + G * ((C + 1) * (P - 1) + triangle(C + 1))
-    head_tokens = G * C if torch.cuda.is_available() else tokens if arm == "trl" else G * (C + 1)
+    head_tokens = G * C if on_gpu else tokens if arm == "trl" else G * (C + 1)
     linear = 2 * weights * config.num_hidden_layers * tokens
     attention = 4 * heads * head_dim * config.num_hidden_layers * pairs
     head = 2 * config.hidden_size * config.vocab_size * head_tokens

@@ -1,0 +1,60 @@
+"""What a step of the paper's run costs on 8×H100, with and without shared prefixes: operations, time, memory.
+
+    python benchmarks/paper_estimate.py
+
+Nothing is measured here. Operations are counted as `benchmarks/shared_prefix.py` counts the bound that it compares
+with measured ratios, memory is the plan of `longact check`. Time is operations over what the GPUs deliver at an assumed
+utilisation, for scoring and training; generation comes on top and is the same for all.
+"""
+
+import argparse
+import dataclasses
+
+from rich.console import Console
+from rich.table import Table
+from shared_prefix import flops
+
+from longact_trl.check.subject import read_subject
+from longact_trl.memory.plan import GIB, RESERVE, plan
+
+
+H100_BF16 = 989e12  # operations a second, dense, as NVIDIA states for the SXM module
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="qwen3_8b.yaml")
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--prompt-length", type=int, default=28_672)
+    parser.add_argument("--completion-length", type=int, default=4_096)
+    parser.add_argument("--utilisation", type=float, default=0.4, help="of the GPU's peak, assumed")
+    options = parser.parse_args()
+    P, C = options.prompt_length, options.completion_length
+
+    title = f"{options.config}, {options.gpus} GPUs, {P:,} + {C:,} tokens, at {options.utilisation:.0%} of the peak"
+    table = Table(title=title, title_justify="left")
+    for column in ("completions behind a prompt", "PFLOP a step", "minutes a step", "ratio", "GiB at the peak"):
+        table.add_column(column, justify="right")
+    first = None
+    for shared in (1, 2, 4, 8, 16):
+        overrides = ["--shared_prefix", "auto" if shared > 1 else "off"]
+        overrides += ["--per_device_train_batch_size", str(shared), "--gradient_accumulation_steps", str(16 // shared)]
+        subject = read_subject(options.config, overrides, options.gpus)
+        config, args = subject.model_config, subject.args
+        batches = options.gpus * args.gradient_accumulation_steps
+        arm = "shared" if shared > 1 else "trl"
+        total = batches * sum(
+            flops(config, (P, shared, C), arm, kind, args.gradient_checkpointing, on_gpu=True)
+            for kind in ("scoring", "training")
+        )
+        first = first or total
+        minutes = total / (options.gpus * H100_BF16 * options.utilisation) / 60
+        load = dataclasses.replace(subject.load(), prompt=P, completion=C)
+        peak = plan(subject.shape, subject.placement, load, subject.gpu_bytes).training_peak + RESERVE
+        name = "1 (TRL)" if shared == 1 else str(shared)
+        table.add_row(name, f"{total / 1e15:,.0f}", f"{minutes:.1f}", f"{first / total:.2f}", f"{peak / GIB:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
