@@ -17,7 +17,7 @@ quickstart: $(VENV)/.core
 	@$(BIN)/python -m longact_trl.quickstart
 
 test: $(VENV)/.test
-	@echo "==> Running the tests (about 20 minutes on two cores; the slowest start vLLM or two processes)"
+	@echo "==> Running the tests (about half an hour on two cores; the slowest start vLLM or two processes)"
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.test

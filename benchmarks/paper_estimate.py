@@ -3,8 +3,8 @@
     python benchmarks/paper_estimate.py
 
 Nothing is measured here. Operations are counted as `benchmarks/shared_prefix.py` counts the bound that it compares
-with measured ratios, memory is the plan of `longact check`. Time is operations over what the GPUs deliver at an assumed
-utilisation, for scoring and training; generation comes on top and is the same for all.
+with measured ratios, memory is the plan of `longact check`. Time is operations over what the GPUs deliver at an
+assumed utilisation, for scoring and training; generation comes on top and is the same for all.
 """
 
 import argparse
