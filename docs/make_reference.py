@@ -8,6 +8,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import huggingface_hub
 from trl import GRPOConfig
 
 from longact_trl import LongActConfig
@@ -103,5 +104,6 @@ PAGES = {"configuration.md": configuration, "paper_index.md": paper_index, "memo
 
 
 if __name__ == "__main__":
+    huggingface_hub.constants.HF_HUB_OFFLINE = True  # the memory guide reads the shipped copies of Qwen3's config.json
     for name, page in PAGES.items():
         (DOCS / name).write_text(page(), encoding="utf-8")
