@@ -3,15 +3,18 @@
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo, EvalResult, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
+from trl.trainer.utils import get_config_model_id
+
+from .model_card import add_eval_results, add_longact, add_reward_curve
 
 
 T = TypeVar("T")
@@ -121,7 +124,7 @@ def warn_of_failure(push: Future, note: str) -> None:
 
 
 class HubMixin:
-    """What changes in a [`~transformers.Trainer`] that pushes: it tries again, and no failure loses a model."""
+    """What changes in a trainer that pushes: it tries again, loses no model, and says on the card what the run was."""
 
     push_in_progress = None  # transformers sets it with the repository
 
@@ -182,6 +185,42 @@ class HubMixin:
         if isinstance(push, Future):
             warn_of_failure(push, note)
         return push
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | Sequence[str] | None = None,
+        tags: str | list[str] | None = None,
+        license: str | None = None,
+        eval_results: Sequence[EvalResult] = (),
+    ):
+        """
+        Write `README.md` into `output_dir`: TRL's, and what the run was.
+
+        Args:
+            model_name (`str`, *optional*):
+                Name of the model.
+            dataset_name (`str` or `Sequence[str]`, *optional*):
+                Hub ids of the training data, and names of other data.
+            tags (`str` or `list[str]`, *optional*):
+                More tags than `trl`, `grpo` and `longact`.
+            license (`str`, *optional*):
+                Licence of the model as the Hub names it, e.g. `"apache-2.0"`.
+            eval_results (`Sequence[EvalResult]`, *optional*):
+                Numbers, with the protocol in `metric_name`.
+        """
+        if self.is_world_process_zero() and not self.is_pushing:
+            super().create_model_card(model_name, tags=tags)
+            base_model = get_config_model_id(self.model.config)
+            datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or ()
+            # Drawing takes longer than a small checkpoint, and nobody sees the curve of a save that is not pushed.
+            draws = self.args.push_to_hub or not self.control.should_save
+            card = Path(self.args.output_dir, "README.md")
+            add_longact(card, self.mask_refresh, self.state.log_history, base_model, datasets, license)
+            if draws:
+                add_reward_curve(card, self.state.log_history)
+            if eval_results:
+                add_eval_results(card, eval_results)
 
     def _push(self, push, commit_message, blocking, token, revision, **kwargs):
         try:

@@ -1,13 +1,11 @@
-"""LongAct as a subclass of TRL's GRPOTrainer: only what changes. Shared prefixes and dynamic sampling are between."""
+"""LongAct as a subclass of TRL's GRPOTrainer: only what changes. Pushing, shared prefixes and dynamic sampling are
+between, each in a file of its own."""
 
 import math
-from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from accelerate.utils import is_peft_model
-from huggingface_hub import EvalResult
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
@@ -18,7 +16,6 @@ from .frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check
 from .gradients import row_parameters
 from .hub import HubMixin
 from .losses import SELECTED, clip_bounds, reweight_advantages, select_tokens
-from .model_card import add_eval_results, add_longact, add_reward_curve
 from .preflight import (
     check_dataset,
     check_model_config,
@@ -259,44 +256,6 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
             load_rollouts(self, checkpoint)
             if self._train_sampler is not None:
                 skip_epochs(self._train_sampler, checkpoint)
-
-    # Publish
-
-    def create_model_card(
-        self,
-        model_name: str | None = None,
-        dataset_name: str | Sequence[str] | None = None,
-        tags: str | list[str] | None = None,
-        license: str | None = None,
-        eval_results: Sequence[EvalResult] = (),
-    ):
-        """
-        Write `README.md` into `output_dir`: TRL's, and what the run was.
-
-        Args:
-            model_name (`str`, *optional*):
-                Name of the model.
-            dataset_name (`str` or `Sequence[str]`, *optional*):
-                Hub ids of the training data, and names of other data.
-            tags (`str` or `list[str]`, *optional*):
-                More tags than `trl`, `grpo` and `longact`.
-            license (`str`, *optional*):
-                Licence of the model as the Hub names it, e.g. `"apache-2.0"`.
-            eval_results (`Sequence[EvalResult]`, *optional*):
-                Numbers, with the protocol in `metric_name`.
-        """
-        if self.is_world_process_zero() and not self.is_pushing:
-            super().create_model_card(model_name, tags=tags)
-            base_model = get_config_model_id(self.model.config)
-            datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or ()
-            # Drawing takes longer than a small checkpoint, and nobody sees the curve of a save that is not pushed.
-            draws = self.args.push_to_hub or not self.control.should_save
-            card = Path(self.args.output_dir, "README.md")
-            add_longact(card, self.mask_refresh, self.state.log_history, base_model, datasets, license)
-            if draws:
-                add_reward_curve(card, self.state.log_history)
-            if eval_results:
-                add_eval_results(card, eval_results)
 
 
 def _adapter_is_off(projections) -> bool:

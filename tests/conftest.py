@@ -1,10 +1,14 @@
 """A tiny random Qwen3 with a word-level tokenizer, and datasets for it: real parts, small."""
 
+import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import pytest
 import torch
+import yaml
 from data_helpers import byte_tokenizer
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -17,7 +21,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from longact_trl import LongActConfig, LongActTrainer
+from longact_trl import LongActConfig, LongActTrainer, shared_prefix
+from longact_trl.packing import PackedLayout, plan
+from longact_trl.quickstart import MODEL
 
 
 WORDS = ["<pad>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<answer>", "</answer>", "user", "assistant"]
@@ -167,3 +173,61 @@ def assert_no_hooks(model: torch.nn.Module) -> None:
     for name, module in model.named_modules():
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         assert not [hook for hook in hooks if hook.__module__.startswith("longact_trl")], name
+
+
+@pytest.fixture
+def packed(monkeypatch) -> list[PackedLayout]:
+    """Every layout that was planned: a test that compares the plain path with itself would be of no use."""
+    layouts = []
+
+    def noting(*args):
+        layouts.append(plan(*args))
+        return layouts[-1]
+
+    monkeypatch.setattr(shared_prefix, "plan", noting)
+    return layouts
+
+
+# For longact check
+
+GOOD_CONFIG = {
+    "model_name_or_path": str(MODEL),
+    "mixture": "data.yaml",
+    "use_cpu": True,
+    "per_device_train_batch_size": 16,
+    "num_generations": 8,
+    "max_completion_length": 40,
+    "gradient_accumulation_steps": 1,
+    "attn_implementation": "sdpa",
+    "save_total_limit": 1,
+    "report_to": "none",
+}
+DISK_USAGE = namedtuple("DiskUsage", "total used free")
+
+
+@pytest.fixture
+def offline_machine(monkeypatch):
+    """Offline, enough disk and nobody logged in, whatever the machine."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: DISK_USAGE(10**16, 0, 10**16))
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", "/dev/null")
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a configuration for `longact check` that differs from the good one, and return its path."""
+    (tmp_path / "data.yaml").write_text(
+        yaml.safe_dump({"seed": 0, "sources": [{"loader": "tiny_tasks", "num_prompts": 90}]})
+    )
+
+    def write_config(**changes) -> str:
+        data = {**GOOD_CONFIG, "mixture": str(tmp_path / "data.yaml"), "output_dir": str(tmp_path / "run"), **changes}
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump({name: value for name, value in data.items() if value is not None}))
+        return str(path)
+
+    return write_config

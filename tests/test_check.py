@@ -4,74 +4,27 @@ import io
 import json
 import re
 import shutil
-from collections import namedtuple
 from pathlib import Path
 
-import datasets
 import huggingface_hub
 import pytest
 import trl.import_utils as trl_imports
 import yaml
+from conftest import DISK_USAGE
 from data_helpers import FIXTURES, write_jsonl
-from datasets.utils.logging import enable_progress_bar
 from rich.console import Console
-from test_recipe import RECIPES, RUNS
 from transformers import GPT2Config
-from typer.testing import CliRunner
 
 from longact_trl.check import machine
 from longact_trl.check.report import check, main
-from longact_trl.check.subject import read_subject
 from longact_trl.check.verdict import FAIL, PASS, UNKNOWN, WARN
-from longact_trl.cli import app
 from longact_trl.data.docqa import convert_row
 from longact_trl.data.rows import InvalidRow
 from longact_trl.memory.plan import GIB
 from longact_trl.quickstart import MODEL
 
 
-GOOD = {
-    "model_name_or_path": str(MODEL),
-    "mixture": "data.yaml",
-    "use_cpu": True,
-    "per_device_train_batch_size": 16,
-    "num_generations": 8,
-    "max_completion_length": 40,
-    "gradient_accumulation_steps": 1,
-    "attn_implementation": "sdpa",
-    "save_total_limit": 1,
-    "report_to": "none",
-}
-OFFLINE = {"rewards", "dataset", "gold answers", "prompt lengths"}
-DiskUsage = namedtuple("DiskUsage", "total used free")
-
-
-@pytest.fixture(autouse=True)
-def this_machine(monkeypatch):
-    """Offline, enough disk and nobody logged in, whatever the machine."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: DiskUsage(10**16, 0, 10**16))
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", "/dev/null")
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Write a configuration that differs from the good one, and return its path."""
-    (tmp_path / "data.yaml").write_text(
-        yaml.safe_dump({"seed": 0, "sources": [{"loader": "tiny_tasks", "num_prompts": 90}]})
-    )
-
-    def write_config(**changes) -> str:
-        data = {**GOOD, "mixture": str(tmp_path / "data.yaml"), "output_dir": str(tmp_path / "run"), **changes}
-        path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump({name: value for name, value in data.items() if value is not None}))
-        return str(path)
-
-    return write_config
+pytestmark = pytest.mark.usefixtures("offline_machine")
 
 
 def verdicts_of(*args, **kwargs) -> dict[str, tuple[str, str]]:
@@ -243,11 +196,11 @@ def test_gold_answers_and_columns(write, tmp_path):
 
 
 def test_disk(write, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: DiskUsage(GIB, 0, 10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: DISK_USAGE(GIB, 0, 10**6))
     status, text = verdicts_of(write(save_total_limit=3))["disk"]
     assert status == FAIL and "1.0 MiB free" in text and "save_total_limit" in text
     assert verdicts_of(write(save_strategy="no"))["disk"][0] == FAIL  # the model is saved at the end
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: DiskUsage(GIB, 0, 8 * 10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: DISK_USAGE(GIB, 0, 8 * 10**6))
     assert verdicts_of(write(save_strategy="no"))["disk"][0] == PASS
 
 
@@ -288,46 +241,3 @@ def test_the_papers_data_in_small(write, tmp_path):
     verdicts = verdicts_of(write(mixture=str(tmp_path / "paper.yaml")))
     for name in ("rewards", "dataset", "gold answers", "prompt lengths"):
         assert verdicts[name][0] == PASS, verdicts[name]
-
-
-@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
-def test_what_ships_passes(path, monkeypatch):
-    monkeypatch.chdir(RECIPES.parent)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    subject, verdicts = check(str(path))
-    assert not [verdict for verdict in verdicts if verdict.status == FAIL]
-    on_cpu = path.name in ("quickstart.yaml", "sft_tiny.yaml")
-    unknown = {verdict.check for verdict in verdicts if verdict.status == UNKNOWN}
-    assert unknown == (set() if on_cpu else {"dataset"} if not subject.is_rl else OFFLINE)
-    assert next(v for v in verdicts if v.check == "memory").text.startswith("peak ")
-    if not on_cpu:
-        assert subject.shape.parameters == {"8": 8_190_735_360, "4": 4_022_468_096}[path.stem.split("qwen3_")[1][0]]
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of `longact check`, with the lines of a cell joined."""
-    done = CliRunner().invoke(app, ["check", *arguments])
-    enable_progress_bar()
-    return done.exit_code, re.sub(r"[│\s]+", " ", done.output)
-
-
-def test_the_command(write):
-    """Exit codes, the recipe's own overrides, and a report that a person can read."""
-    code, shown = run("--config", write(), "--sparsity_ratio", "0.5")
-    assert code == 0 and shown.endswith("15 pass ")
-    assert "sparsity_ratio 0.5" in shown and "floor(0.5·32) = 16 channels" in shown
-    bars = re.findall(r"[\d,]+ – [\d,]+ █* ?(\d+)", shown)
-    assert len(bars) == 10 and sum(map(int, bars)) == 90
-    assert "0 of 90 are longer than the window" in shown
-    assert re.search(r"Memory of this machine in MiB, 16 × 1\d\d tokens", shown)
-    assert re.search(r"peak \d+\.\d \d+\.\d", shown)
-    code, shown = run("--config", write(), "--strategy", "biggest")
-    assert code == 1 and "Unknown `strategy` 'biggest'" in shown
-    code, shown = run("--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none")
-    assert code == 1 and "does not fit" in shown
-    assert "`--accelerate-config zero3.yaml` → 47.3 GiB" in shown
-
-
-@pytest.mark.parametrize("mode, shared", [("auto", True), ("off", False)])
-def test_the_memory_plan_knows_whether_prompts_are_shared(mode, shared):
-    assert read_subject("qwen3_8b.yaml", ["--shared_prefix", mode], 8).load().shared_prefix is shared

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas
 import pytest
 import torch
 from conftest import make_args, make_model, make_prompts, make_tokenizer, make_trainer, weights_of
@@ -13,7 +12,6 @@ from noting import NotingTrainer, answer_reward, length_reward, prompt_number
 from test_resume import assert_same_weights, run_in_one_and_in_two
 
 from longact_trl import LongActTrainer, measure_magnitudes
-from longact_trl.groups import answer_rewards, draw_prompts, reward_statistics, varying_groups
 
 
 SETTINGS = {"dynamic_sampling": True, "per_device_train_batch_size": 8, "num_generations": 4, "max_steps": 4}
@@ -25,34 +23,6 @@ def make_noting(output_dir, reward=(answer_reward, length_reward), **kwargs) -> 
 
 def logs_of(trainer: LongActTrainer) -> list[dict[str, float]]:
     return [log for log in trainer.state.log_history if "loss" in log]
-
-
-# What varies
-
-
-def test_varying_groups():
-    nan = torch.nan
-    groups = [[1, 1, 1], [0, 1, 1], [nan, 1, 1], [nan, 1, 0], [nan, nan, 1], [nan, nan, nan], [-2, -2, -2]]
-    expected = [False, True, False, True, False, False, False]
-    assert varying_groups(torch.tensor(groups).flatten(), 3).tolist() == expected
-
-
-def test_only_the_answer_decides():
-    rewards, weights = torch.tensor([[1.0, 0.5], [1.0, 0.25], [torch.nan, torch.nan]]), torch.tensor([1.0, 2.0])
-    answers = answer_rewards(rewards, weights, ["answer_reward", "length"])
-    torch.testing.assert_close(answers, rewards[:, 0], equal_nan=True)
-    answers = answer_rewards(rewards, weights, ["length", "answer_reward"])
-    torch.testing.assert_close(answers, rewards[:, 1], equal_nan=True)
-    answers = answer_rewards(rewards, weights, ["right", "length"])
-    torch.testing.assert_close(answers, torch.tensor([2.0, 1.5, torch.nan]), equal_nan=True)
-
-
-def test_replacement_prompts_are_a_stream():
-    whole = draw_prompts(5, 0, 0, 23)
-    assert all(sorted(whole[i : i + 5]) == list(range(5)) for i in range(0, 20, 5))
-    assert draw_prompts(5, 0, 7, 9) == whole[7:16]
-    assert len({tuple(whole[i : i + 5]) for i in range(0, 20, 5)}) > 1
-    assert draw_prompts(50, 0, 0, 50) != draw_prompts(50, 1, 0, 50)
 
 
 # What is trained on
@@ -133,67 +103,6 @@ def test_falls_back_to_what_there_is_and_says_so(tmp_path, caplog):
     assert [log["longact/groups_degenerate_left"] for log in logs_of(trainer)] == left
     assert f"after 2 resamples, {left[0]} of 4 groups still have the same answer reward" in caplog.text
     assert caplog.text.count("Training goes on") == sum(n > 0 for n in left)
-
-
-# What is logged
-
-
-def logging_reward(prompts, completions, log_extra, log_metric, **kwargs) -> list[float]:
-    log_extra("number", [prompt_number(prompt) for prompt in prompts])
-    log_metric("mean_number", sum(map(prompt_number, prompts)) / len(prompts))
-    return answer_reward(prompts, completions)
-
-
-def test_metrics(tmp_path):
-    trainer = make_noting(tmp_path, reward=[logging_reward, length_reward], reward_weights=[1.0, 0.5])
-    # No function is named answer_reward and the weighted sum always varies: the first decides once it has the name.
-    trainer.reward_func_names[0] = "answer_reward"
-    trainer.train()
-    weights = torch.tensor([1.0, 0.5])
-    assert max(len(generation.sampled) for generation in trainer.generations) > 2
-    for log, generation in zip(logs_of(trainer), trainer.generations, strict=True):
-        rounds = len(generation.sampled)
-        assert log["longact/sampling_rounds"] == rounds and log["longact/groups_thrown_away"] == 2 * (rounds - 1)
-        first = generation.rewards[0]
-        assert log["longact/frac_groups_degenerate"] == (first[:, 0].view(2, 4).std(1) == 0).float().mean()
-        assert log["longact/groups_degenerate_left"] == 0
-        # The policy's rewards and lengths, not those of the groups that the filter let through.
-        for name, value in reward_statistics(first, weights, trainer.reward_func_names).items():
-            assert log[name] == pytest.approx(value), name
-        lengths = [len(completion) for _, completion in generation.sampled[0]]
-        assert log["completions/mean_length"] == pytest.approx(sum(lengths) / 8)
-        assert log["completions/max_length"] == max(lengths)
-        assert log["mean_number"] == pytest.approx(sum(len(p) for p, _ in generation.sampled[0]) / 8 - 9)
-    sampled = [row for g in trainer.generations for rows in g.sampled for row in rows]
-    assert logs_of(trainer)[-1]["num_tokens"] == sum(len(prompt) + len(completion) for prompt, completion in sampled)
-
-
-def test_the_first_rewards_are_logged_as_trl_would(tmp_path):
-    settings = {"per_device_train_batch_size": 16, "max_steps": 1}
-    plain = make_noting(tmp_path / "plain", dynamic_sampling=False, **settings)
-    plain.train()
-    dynamic = make_noting(tmp_path / "dynamic", **settings)
-    dynamic.train()
-    assert len(dynamic.generations[0].sampled) > 1
-    [expected], [log] = logs_of(plain), logs_of(dynamic)
-    for name in expected:
-        if name.startswith(("reward", "completions/")):
-            assert log[name] == pytest.approx(expected[name], rel=1e-6), name
-
-
-def test_the_table_shows_what_is_trained_on(tmp_path):
-    trainer = make_noting(tmp_path, reward=[logging_reward, length_reward], log_completions=True)
-    trainer.reward_func_names[0] = "answer_reward"
-    trainer.train()
-    for step, generation in enumerate(trainer.generations, start=1):
-        table = pandas.read_parquet(tmp_path / "completions" / f"completions_{step:05d}.parquet")
-        prompts = [prompt_number(prompt) for prompt in table["prompt"]]
-        assert prompts == table["number"].tolist() == [len(prompt) - 9 for prompt, _ in generation.trained]
-        assert all(number % 3 == 0 for number in prompts)
-        texts = make_tokenizer().batch_decode([c for _, c in generation.trained], skip_special_tokens=True)
-        assert [completion[0]["content"] for completion in table["completion"]] == texts
-        torch.testing.assert_close(torch.tensor(table["advantage"].tolist()), generation.advantages)
-        assert table["answer_reward"].tolist() == [0, 1] * 4
 
 
 # What masks are measured on

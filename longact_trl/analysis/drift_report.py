@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def measure_base(base: str, skeleton: torch.nn.Module, sparsity_ratio: float) ->
     """Magnitudes of the base model on the built-in texts. Needs the memory that the model needs to run."""
     texts = read_texts(base, [], None, None, skeleton.config.get_text_config().max_position_embeddings)
     model = load_model(base)
-    progress = lambda named: track(named, "Measuring the base model")  # noqa: E731
+    progress = partial(track, description="Measuring the base model")
     return inspect_model(model, base, texts, find_projections(model), sparsity_ratio, progress=progress).mean()
 
 

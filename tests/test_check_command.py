@@ -1,0 +1,62 @@
+"""longact check as a command, on what ships."""
+
+import re
+
+import pytest
+from datasets.utils.logging import enable_progress_bar
+from test_recipe import RECIPES, RUNS
+from typer.testing import CliRunner
+
+from longact_trl.check.report import check
+from longact_trl.check.subject import read_subject
+from longact_trl.check.verdict import FAIL, UNKNOWN
+from longact_trl.cli import app
+
+
+pytestmark = pytest.mark.usefixtures("offline_machine")
+
+OFFLINE = {"rewards", "dataset", "gold answers", "prompt lengths"}
+"""What no check can know of a model that is not here."""
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
+def test_what_ships_passes(path, monkeypatch):
+    monkeypatch.chdir(RECIPES.parent)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    subject, verdicts = check(str(path))
+    assert not [verdict for verdict in verdicts if verdict.status == FAIL]
+    on_cpu = path.name in ("quickstart.yaml", "sft_tiny.yaml")
+    unknown = {verdict.check for verdict in verdicts if verdict.status == UNKNOWN}
+    assert unknown == (set() if on_cpu else {"dataset"} if not subject.is_rl else OFFLINE)
+    assert next(v for v in verdicts if v.check == "memory").text.startswith("peak ")
+    if not on_cpu:
+        assert subject.shape.parameters == {"8": 8_190_735_360, "4": 4_022_468_096}[path.stem.split("qwen3_")[1][0]]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `longact check`, with the lines of a cell joined."""
+    done = CliRunner().invoke(app, ["check", *arguments])
+    enable_progress_bar()
+    return done.exit_code, re.sub(r"[│\s]+", " ", done.output)
+
+
+def test_the_command(write):
+    """Exit codes, the recipe's own overrides, and a report that a person can read."""
+    code, shown = run("--config", write(), "--sparsity_ratio", "0.5")
+    assert code == 0 and shown.endswith("15 pass ")
+    assert "sparsity_ratio 0.5" in shown and "floor(0.5·32) = 16 channels" in shown
+    bars = re.findall(r"[\d,]+ – [\d,]+ █* ?(\d+)", shown)
+    assert len(bars) == 10 and sum(map(int, bars)) == 90
+    assert "0 of 90 are longer than the window" in shown
+    assert re.search(r"Memory of this machine in MiB, 16 × 1\d\d tokens", shown)
+    assert re.search(r"peak \d+\.\d \d+\.\d", shown)
+    code, shown = run("--config", write(), "--strategy", "biggest")
+    assert code == 1 and "Unknown `strategy` 'biggest'" in shown
+    code, shown = run("--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none")
+    assert code == 1 and "does not fit" in shown
+    assert "`--accelerate-config zero3.yaml` → 47.3 GiB" in shown
+
+
+@pytest.mark.parametrize("mode, shared", [("auto", True), ("off", False)])
+def test_the_memory_plan_knows_whether_prompts_are_shared(mode, shared):
+    assert read_subject("qwen3_8b.yaml", ["--shared_prefix", mode], 8).load().shared_prefix is shared

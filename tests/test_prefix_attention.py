@@ -1,0 +1,46 @@
+"""Attention over packed groups: its memory, and the kernels it calls."""
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from longact_trl.packing import Group, PackedLayout
+from longact_trl.prefix_attention import _attend, _attend_backward, packed_attention
+
+
+class LargestTensor(TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return output
+
+
+def test_no_tensor_grows_with_the_square_of_the_tokens_or_with_prompts_times_completions():
+    sizes = {}
+    for length in (256, 512):
+        query, key, value = (torch.randn(1, heads, length + 4 * 8, 16, requires_grad=True) for heads in (4, 2, 2))
+        segments = tuple(slice(length + 8 * i, length + 8 * (i + 1)) for i in range(4))
+        layout = PackedLayout(torch.empty(0), torch.empty(0), (Group(slice(0, length), segments),))
+        with LargestTensor() as largest:
+            packed_attention(query, key, value, layout).sum().backward()
+        assert largest.numel == query.numel()
+        sizes[length] = largest.numel
+    assert sizes[512] < 2 * sizes[256]
+
+
+def test_the_kernels_of_a_gpu_take_the_same_calls():
+    """Shapes and types only: without a GPU nothing is computed."""
+    with torch.no_grad(), FakeTensorMode():
+        query, key, value = (
+            torch.empty(1, heads, tokens, 16, dtype=torch.bfloat16, device="cuda")
+            for heads, tokens in ((4, 5), (2, 9), (2, 9))
+        )
+        out, lse = _attend(query, key, value, causal=False, scale=0.2)
+        assert (out.shape, out.dtype, lse.shape, lse.dtype) == (query.shape, query.dtype, (1, 4, 5), torch.float32)
+        grads = _attend_backward(out, query, key, value, out, lse, causal=False, scale=0.2)
+        assert [grad.shape for grad in grads] == [query.shape, key.shape, value.shape]
