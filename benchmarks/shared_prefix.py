@@ -24,6 +24,7 @@ import json
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +111,7 @@ def serve(options: argparse.Namespace) -> None:
     held = peak_memory()
     read = time.process_time if options.cpu_time else time.perf_counter
     print("{}", file=answers, flush=True)
-    with packed_attention_in(model):
+    with packed_attention_in(model) if arm == "shared" else nullcontext():
         for line in sys.stdin:
             start = read()
             if line.strip() == "training":

@@ -54,7 +54,8 @@ class MaskRefreshCallback(TrainerCallback):
             for projection in self.projections:
                 num_selected(args.sparsity_ratio, projection.head_dim)
         self.observer = MagnitudeObserver(self.projections)
-        self.masker = GradientMasker(self.projections, args.row_sparse_gradients)
+        masked = self.projections if args.strategy != "dense" else []
+        self.masker = GradientMasker(masked, args.row_sparse_gradients)
         self.metrics = defaultdict(list) if metrics is None else metrics
         self.generator = torch.Generator().manual_seed(args.seed)
         self.magnitudes: dict[str, torch.Tensor] = {}
@@ -68,8 +69,10 @@ class MaskRefreshCallback(TrainerCallback):
     # When
 
     def on_train_begin(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
+        self.observer.reset()  # of a step that an error has cut short
         if self.args.strategy != "dense":
             self._optimizer = kwargs["optimizer"]
+            self.masker.pop_squared_norms()
             self.masker.attach()
             if self.masks:  # restored from a checkpoint
                 self.masker.set_masks(self.masks)

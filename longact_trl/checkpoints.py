@@ -117,12 +117,17 @@ def how_to_continue(output_dir: str | Path, step: int) -> str:
         `str`: From which checkpoint the run can be continued, and how.
     """
     newest = newest_complete_checkpoint(output_dir)
-    if newest is None:
+    if newest is None or holds_model_only(newest):
         return f"LongAct stopped after step {step}. {output_dir} has no complete checkpoint to continue from."
     return (
         f"LongAct stopped after step {step}. {newest} is complete: once the cause above is removed, continue from it "
         "with `resume_from_checkpoint='auto'`."
     )
+
+
+def holds_model_only(checkpoint: str | Path) -> bool:
+    """Whether a checkpoint was written with `save_only_model`: nobody can continue its run."""
+    return not any(Path(checkpoint).glob("rng_state*.pth"))
 
 
 def check_strategy(checkpoint: str | Path, strategy: str) -> None:
@@ -137,8 +142,13 @@ def check_strategy(checkpoint: str | Path, strategy: str) -> None:
             `strategy` of this run.
 
     Raises:
-        `ValueError`: If it has others.
+        `ValueError`: If it has others, or none at all.
     """
+    if holds_model_only(checkpoint):
+        raise ValueError(
+            f"{checkpoint} holds a model only (`save_only_model`), so its run cannot be continued. Start a new one "
+            "from its weights: pass the folder as the model, with another `output_dir`."
+        )
     file = Path(checkpoint, STATE_DIR, STATE_FILE)
     saved = json.loads(file.read_text())["strategy"] if file.is_file() else "dense"
     if (saved == "dense") != (strategy == "dense"):

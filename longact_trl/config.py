@@ -210,7 +210,7 @@ class LongActConfig(GRPOConfig):
             )
         super().__post_init__()
         check_policy_loss(self)
-        if self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
+        if self.strategy != "dense" and self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
             raise ValueError(
                 f"`update_rule='frozen_rows'` needs an optimizer whose step is zero where gradient and momentum are, "
                 f"got `optim={self.optim.value!r}`. Write one of {', '.join(ROWWISE_OPTIMIZERS)}, or "

@@ -163,7 +163,8 @@ class HubMixin:
                 Arguments of `create_model_card`, e.g. `license="apache-2.0"`.
 
         Returns:
-            `CommitInfo`, or a `Future` of it if not `blocking`; `None` on all ranks but the first.
+            `CommitInfo`, or a `Future` of it if not `blocking` and the Hub answered at once; `None` on all ranks but
+                the first.
 
         Raises:
             `Exception`: What the Hub refuses or the network fails to do, with a note that says how to push again.

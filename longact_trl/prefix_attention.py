@@ -44,7 +44,15 @@ def register(implementation: str) -> str:
 
 def _attention(usual, module, query, key, value, attention_mask, scaling=None, shared_prefix=None, **kwargs):
     if shared_prefix is None:
-        return usual(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        config = module.config
+        name, config._attn_implementation = (
+            config._attn_implementation,
+            config._attn_implementation.removesuffix(SUFFIX),
+        )
+        try:  # flash attention looks its kernel up by this name
+            return usual(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        finally:
+            config._attn_implementation = name
     if torch.is_autocast_enabled(query.device.type):  # as SDPA itself would: q_norm in float32 leaves q and k so
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)

@@ -248,7 +248,8 @@ def fit_prompts(
     args: LongActConfig,
 ) -> Dataset | IterableDataset:
     """
-    Apply `prompt_length_policy`, once and in parallel. A stream, or prompts with images, cannot be measured ahead.
+    Apply `prompt_length_policy`, once and in parallel. A stream, or prompts with images, cannot be measured ahead and
+    stay as they are.
 
     Args:
         dataset (`Dataset` or `IterableDataset`):
@@ -264,9 +265,15 @@ def fit_prompts(
         `Dataset` or `IterableDataset`: With prompts that fit.
 
     Raises:
-        `ValueError`: If no prompt fits, or one does not and the policy is `"error"`.
+        `ValueError`: If no prompt fits, if one does not and the policy is `"error"`, or if prompts cannot be measured
+            and a policy was asked for.
     """
     if not isinstance(dataset, Dataset) or not isinstance(processing_class, PreTrainedTokenizerBase):
+        if args.prompt_length_policy != "filter":  # the default is no promise that a user asked for
+            raise ValueError(
+                f"`prompt_length_policy={args.prompt_length_policy!r}` needs prompts that can be measured ahead, "
+                "which a stream and prompts with images cannot. Load the dataset without `streaming=True`, or remove it."
+            )
         return dataset
     with args.main_process_first(desc="measuring prompts"):  # the other ranks find the result in the cache
         return apply_length_policy(

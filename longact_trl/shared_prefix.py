@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MODES = ("auto", "on", "off")
 DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
+OWN_MASK = ("doge", "nemotron")
+"""Types of models that use transformers' AttentionInterface, and read the mask beside it."""
 
 
 class SharedPrefixTrainer(GRPOTrainer):
@@ -126,6 +128,10 @@ def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if not model_class._supports_attention_backend:
         return f"{model_class.__name__} does not take its attention function from transformers' AttentionInterface."
+    if not hasattr(config, "rope_parameters"):  # OPT numbers tokens by its mask, not by column
+        return f"{type(config).__name__} has no rotary positions, so it is not known how it numbers tokens."
+    if config.model_type in OWN_MASK:
+        return f"{type(config).__name__} reads its attention mask itself."
     if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
     for name in ("sliding_window", "attn_logit_softcapping", "attention_dropout"):

@@ -3,6 +3,7 @@ between, each in a file of its own."""
 
 import math
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from accelerate.utils import is_peft_model
@@ -91,9 +92,16 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
         check_model_config(config, args, uses_adapter)
         check_rope(config, args)
         shares_prefixes(config, args)
-        check_dataset(train_dataset, reward_funcs if isinstance(reward_funcs, list) else [reward_funcs])
+        rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset} if eval_dataset else {}
+        for dataset in (train_dataset, *evaluated.values()):
+            check_dataset(dataset, rewards)
         processing_class = processing_class or load_processing_class(model_id, args)
-        train_dataset = fit_prompts(train_dataset, processing_class, window_of(config, args), args)
+        fit = partial(fit_prompts, processing_class=processing_class, window=window_of(config, args), args=args)
+        train_dataset = fit(train_dataset)
+        if evaluated:
+            fitted = {name: fit(dataset) for name, dataset in evaluated.items()}
+            eval_dataset = fitted if isinstance(eval_dataset, dict) else fitted[""]
         if args.use_vllm and args.vllm_mode == "colocate":
             keep_weights_loadable()
         super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, processing_class, **kwargs)
@@ -225,7 +233,7 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
                 checkpoint does not fit this run.
             `Exception`: Whatever stops a run carries a note that says from where it can be continued.
         """
-        if self.state.global_step == 0:
+        if resume_from_checkpoint or self.state.global_step == 0:
             resume_from_checkpoint = resolve_resume(resume_from_checkpoint, self.args.output_dir)
             if resume_from_checkpoint is not None:
                 check_strategy(resume_from_checkpoint, self.args.strategy)
@@ -260,5 +268,7 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
 
 def _adapter_is_off(projections) -> bool:
     """Whether PEFT computes the reference model right now: adapter disabled, or TRL's frozen copy "ref" active."""
-    module = projections[0].module
-    return getattr(module, "disable_adapters", False) or getattr(module, "active_adapters", None) == ["ref"]
+    return any(
+        getattr(p.module, "disable_adapters", False) or getattr(p.module, "active_adapters", None) == ["ref"]
+        for p in projections
+    )

@@ -112,6 +112,28 @@ def test_an_adapter_that_leaves_the_projections_out(tmp_path):
         make_trainer(tmp_path, peft_config=LoraConfig(target_modules=["v_proj"], r=2))
 
 
+def test_dense_takes_an_adapter_that_leaves_them_out_as_grpo_does(tmp_path):
+    adapter = LoraConfig(target_modules=["q_proj", "v_proj"], r=2)
+    trainer = make_trainer(tmp_path, strategy="dense", peft_config=adapter, max_steps=1)
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_the_evaluation_set_is_checked_and_fitted_too(tmp_path):
+    with pytest.raises(ValueError, match="no column 'prompt', which GRPO reads"):
+        make_trainer(tmp_path, eval_dataset=make_prompts().rename_column("prompt", "question"))
+    long = Dataset.from_dict({"prompt": [[{"role": "user", "content": "w1 " * 300}], make_prompts()[0]["prompt"]]})
+    trainer = make_trainer(tmp_path, eval_dataset={"long": long, "short": make_prompts()})
+    assert {name: len(rows) for name, rows in trainer.eval_dataset.items()} == {"long": 1, "short": 16}
+
+
+def test_a_stream_cannot_be_measured_ahead(tmp_path):
+    stream = make_prompts().to_iterable_dataset()
+    args = make_args(tmp_path, prompt_length_policy="error")
+    with pytest.raises(ValueError, match="`prompt_length_policy='error'` needs prompts that can be measured ahead"):
+        LongActTrainer(make_model(), [spread_reward], args, stream, processing_class=make_tokenizer())
+
+
 def needs_two_columns(completions, answer, difficulty, weight=1.0, **kwargs):
     return [0.0] * len(completions)
 

@@ -56,6 +56,25 @@ def test_a_reward_function_that_raises(tmp_path):
     assert cured.state.global_step == 4
 
 
+def test_the_same_trainer_goes_on_after_an_error(tmp_path):
+    """As a notebook's would, where the note says so; it ends at the bits of a run without the error."""
+    fails = iter([True])
+
+    def fails_once(completions, trainer_state, **kwargs):
+        if trainer_state.global_step == 2 and next(fails, False):
+            raise ZeroDivisionError("no such answer")
+        return spread_reward(completions, **kwargs)
+
+    trainer = make_trainer(tmp_path / "stopped", reward=fails_once, max_steps=4, **EACH_STEP)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    trainer.train(resume_from_checkpoint="auto")
+    whole = make_trainer(tmp_path / "whole", max_steps=4, **EACH_STEP)
+    whole.train()
+    expected = weights_of(whole.model)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(trainer.model).items())
+
+
 def test_a_run_that_fails_before_its_first_checkpoint(tmp_path):
     trainer = make_trainer(tmp_path, reward=reward_that_raises, max_steps=4, save_strategy="no")
     with pytest.raises(ZeroDivisionError) as caught:

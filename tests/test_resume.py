@@ -256,6 +256,13 @@ def test_a_dense_checkpoint_does_not_become_a_masked_one(tmp_path, finished_run)
     assert dense.state.global_step == 2
 
 
+def test_a_checkpoint_of_a_model_only_is_not_resumed_from(tmp_path):
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_only_model": True}
+    make_trainer(tmp_path, **settings).train()
+    with pytest.raises(ValueError, match="checkpoint-2 holds a model only"):
+        make_trainer(tmp_path, **settings).train(resume_from_checkpoint="auto")
+
+
 def test_a_generation_is_not_resumed_in_other_pieces(tmp_path):
     settings = {**SETTINGS, "save_steps": 1}
     make_trainer(tmp_path, callbacks=[StopAt(1)], steps_per_generation=4, **settings).train()

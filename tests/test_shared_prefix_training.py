@@ -18,6 +18,8 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    NemotronConfig,
+    OPTConfig,
     Qwen3Config,
     Qwen3MoeConfig,
     TrainerCallback,
@@ -176,6 +178,8 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
         (Gemma3Config(), {}, "also reads images"),
         (Qwen3MoeConfig(), {}, "load-balancing loss"),
         (MambaConfig(), {}, "does not take its attention function"),
+        (OPTConfig(), {}, "has no rotary positions"),
+        (NemotronConfig(), {}, "reads its attention mask itself"),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip

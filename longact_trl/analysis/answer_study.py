@@ -124,7 +124,9 @@ def generate(
             batch = by_length[start : start + BATCH_SIZE]
             ids = [questions[i].input_ids for i in batch]
             inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(engine.device)
-            greedy = {"do_sample": False, "max_new_tokens": limit, "pad_token_id": tokenizer.pad_token_id}
+            # Nothing of the checkpoint's generation_config.json: vLLM applies none of it, and a penalty hides loops.
+            greedy = {"do_sample": False, "repetition_penalty": 1.0}
+            greedy |= {"max_new_tokens": limit, "pad_token_id": tokenizer.pad_token_id}
             output = engine.generate(**inputs, **greedy)
             for i, row in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 tokens[i] = row

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..masks import check_sparsity_ratio
@@ -41,6 +41,8 @@ def main(
 ) -> int:
     """What the command does; its options are described in `longact drift --help`. Returns the exit code."""
     console = Console()
+    if magnitudes and weights_only:
+        raise ValueError("Write --magnitudes or --weights-only, not both.")
     if sparsity_ratio is not None:
         check_sparsity_ratio(sparsity_ratio)
     skeleton = load_skeleton(base)
@@ -50,7 +52,7 @@ def main(
     drift = measure_drift(base, trained, lambda projections: track(projections, "Comparing weights"))
     ratio = sparsity_ratio or (masks.settings["sparsity_ratio"] if masks else DEFAULT_RATIO)
     if not measured and not weights_only:
-        measured = measure_base(base, skeleton, ratio)
+        measured = measure_base(base, skeleton)
     summary = {"base": base, "trained": trained, **summarise(drift, masks, measured, ratio)}
     write(summary, drift, output)
     console.print(drift_table(summary))
@@ -78,11 +80,16 @@ def read_magnitudes(file: Path, names: list[str]) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise ValueError(f"There is no {str(file)!r}: write the magnitudes.safetensors of `longact inspect`.")
     longest: dict[tuple[str, str], tuple[int, torch.Tensor]] = {}
-    with safe_open(file, "pt") as saved:
-        for key in saved.keys():
-            text, length, name = key.rsplit("/", 2)
-            if int(length) > longest.get((text, name), (0, None))[0]:
-                longest[text, name] = (int(length), saved.get_tensor(key))
+    try:
+        with safe_open(file, "pt") as saved:
+            if (saved.metadata() or {}).get("site", "projection") != "projection":
+                raise ValueError(f"{str(file)!r} was measured behind norm or rotation: inspect without --after-….")
+            for key in saved.keys():
+                text, length, name = key.rsplit("/", 2)
+                if int(length) > longest.get((text, name), (0, None))[0]:
+                    longest[text, name] = (int(length), saved.get_tensor(key))
+    except SafetensorError as error:
+        raise ValueError(f"Cannot read {str(file)!r}: {error}") from error
     found: dict[str, list[torch.Tensor]] = {}
     for (_, name), (_, magnitude) in longest.items():
         found.setdefault(name, []).append(magnitude)
@@ -92,12 +99,12 @@ def read_magnitudes(file: Path, names: list[str]) -> dict[str, torch.Tensor]:
     return {name: torch.stack(found[name]).mean(0) for name in names}
 
 
-def measure_base(base: str, skeleton: torch.nn.Module, sparsity_ratio: float) -> dict[str, torch.Tensor]:
+def measure_base(base: str, skeleton: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Magnitudes of the base model on the built-in texts. Needs the memory that the model needs to run."""
     texts = read_texts(base, [], None, None, skeleton.config.get_text_config().max_position_embeddings)
     model = load_model(base)
     progress = partial(track, description="Measuring the base model")
-    return inspect_model(model, base, texts, find_projections(model), sparsity_ratio, progress=progress).mean()
+    return inspect_model(model, base, texts, find_projections(model), DEFAULT_RATIO, progress=progress).mean()
 
 
 def write(summary: dict, drift: Mapping[str, Drift], output: Path) -> None:
@@ -157,7 +164,7 @@ def verdict(summary: dict) -> str:
         share = sum(e["changed_in_massive"] * e["changed"] for e in entries) / summary["changed"]
         lines.append(
             f"{share:.0%} of them are among the base model's massive rows, the top {summary['sparsity_ratio']:.0%} of "
-            "each head by magnitude; chance would put just that share there."
+            "each head by magnitude; chance would put that share there, rounded down to whole channels."
         )
     masks = summary["masks"]
     if masks is None:

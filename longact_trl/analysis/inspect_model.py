@@ -171,8 +171,7 @@ def main(
     console.print(f"{model}: {len(chosen)} projections, {SITES[site]}; {tokens:,} tokens in {', '.join(texts)}.")
     with console.status("Loading the weights"):
         loaded = load_model(model)
-    names = {p.name for p in chosen}
-    projections = [p for p in choose_projections(loaded, kinds.split(",")) if p.name in names]
+    projections = choose_projections(loaded, kinds.split(","), layers)
     inspection = inspect_model(
         loaded, model, texts, projections, sparsity_ratio, site, lambda named: track(named, "Measuring")
     )

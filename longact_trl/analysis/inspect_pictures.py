@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..masks import num_selected
 from .heatmaps import (
     COLORMAP,
     DPI,
@@ -121,19 +122,21 @@ def draw_statistics(summary: dict, subtitle: str) -> "Figure":
     from matplotlib.figure import Figure
 
     ratio = summary["sparsity_ratio"]
+    head_dim = next(iter(summary["projections"].values()))["head_dim"]
+    by_chance = num_selected(ratio, head_dim) / head_dim
     figure = Figure((19, 8.2), dpi=80, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.08)
     _title(figure, f"How concentrated and how stable: the top {ratio:.0%} of each head's channels", subtitle)
     axes = iter(figure.subplots(2, 4).flatten())
-    _by_layer(next(axes), summary, "energy_share", f"Energy in the top {ratio:.0%}", chance=ratio)
+    _by_layer(next(axes), summary, "energy_share", f"Energy in the top {ratio:.0%}", chance=by_chance)
     peaks = next(axes)
     _by_layer(peaks, summary, "max_over_median", "Largest magnitude over the median")
     peaks.set_yscale("log")
     _plain_log_labels(peaks)
     if len(summary["tokens"]) > 1:
-        _by_layer(next(axes), summary, "overlap_between_texts", "Same rows selected by two texts", chance=ratio)
+        _by_layer(next(axes), summary, "overlap_between_texts", "Same rows selected by two texts", chance=by_chance)
     title = "Same rows selected by a text's beginning"
-    _by_length(next(axes), summary, "overlap_with_whole_text", title, chance=ratio)
+    _by_length(next(axes), summary, "overlap_with_whole_text", title, chance=by_chance)
     _by_length(next(axes), summary, "rank_correlation_with_whole_text", "Rank correlation with the whole text")
     for kind, matrix in summary["overlap_between_layers"].items():
         axis = next(axes)
@@ -146,8 +149,8 @@ def draw_statistics(summary: dict, subtitle: str) -> "Figure":
         axis.set_xlabel("layer")
         bar = figure.colorbar(image, ax=axis, pad=0.02, format=lambda value, _: f"{value:.0%}")
         bar.outline.set_visible(False)
-        bar.ax.axhline(ratio, color="white", linewidth=2)
-        bar.ax.text(1.25, ratio, "chance", va="center", fontsize=9, transform=bar.ax.get_yaxis_transform())
+        bar.ax.axhline(by_chance, color="white", linewidth=2)
+        bar.ax.text(1.25, by_chance, "chance", va="center", fontsize=9, transform=bar.ax.get_yaxis_transform())
     for axis in axes:
         axis.set_axis_off()
     return figure

@@ -64,6 +64,8 @@ def built_in_texts(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> dic
         unknown = 0 if tokenizer.unk_token_id is None else (ids == tokenizer.unk_token_id).float().mean().item()
         if unknown <= MAX_UNKNOWN:
             found[name] = ids
+    if not found:
+        raise ValueError("The tokenizer does not know the words of any built-in text. Name your own with --text FILE.")
     return found
 
 

@@ -42,7 +42,7 @@ def read_launch(path: Path, gpus: int | None, weight_decay: float = 0.0, masked:
 
 def _placement(path: Path, gpus: int | None, weight_decay: float, masked: bool) -> Placement:
     config = read_config(path)
-    ranks = gpus or int(config.get("num_processes", 1))
+    ranks = int(config.get("num_processes", 1)) if gpus is None else gpus
     if ranks < 1:
         raise ValueError(f"`--gpus` must be a positive number, got {gpus}.")
     kind = str(config.get("distributed_type", "NO")).upper()

@@ -58,7 +58,7 @@ def memory(subject: Subject) -> str:
     peak, limit = result.peak + reserve, subject.gpu_bytes
     numbers = f"peak {size_text(peak)} of {size_text(limit)}"
     if peak > limit:
-        changes = changes_that_fit(shape, subject.placement, load, limit)
+        changes = [] if subject.on_cpu else changes_that_fit(shape, subject.placement, load, limit)
         fits = "; ".join(f"`{what}` → {size_text(size)}" for what, size in changes[:5])
         raise ValueError(f"{numbers}: does not fit. What would: {fits or 'more than one change, or a smaller model'}")
     if load.vllm_share:
@@ -84,7 +84,7 @@ def disk(subject: Subject) -> str:
     if needed > free:
         raise ValueError(
             f"{text}. Lower `save_total_limit` (the newest is written before the oldest goes), write "
-            "`save_only_model: true`, or another `output_dir`."
+            "`save_only_model: true` (then no run can be continued), or another `output_dir`."
         )
     return text
 

@@ -79,8 +79,9 @@ def main(*args, console: Console | None = None, **kwargs) -> int:
     subject, verdicts = check(*args, **kwargs)
     if subject is not None:
         console.print(resolved(subject))
-        if lengths := subject.known.get("prompt_lengths"):
-            console.print(histogram(lengths[0], subject.window))
+        lengths, window = subject.known.get("prompt_lengths"), subject.known.get("window")
+        if lengths and lengths[0] and window:
+            console.print(histogram(lengths[0], window[0]))
         if shape := subject.known.get("shape"):
             try:
                 console.print(

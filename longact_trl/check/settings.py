@@ -17,7 +17,7 @@ def batch(subject: Subject) -> str:
     sequences = ranks * micro * accumulated
     step = f"{ranks} rank{'s' * (ranks != 1)} × {micro} × {accumulated} accumulated = {sequences} sequences a step"
     if not subject.is_rl:
-        return f"{step} of up to {args.max_length:,} tokens"
+        return f"{step} of up to {args.max_length:,} tokens" if args.max_length else step
     tensor_parallel = args.vllm_tensor_parallel_size if args.use_vllm and args.vllm_mode == "colocate" else 1
     if ranks % tensor_parallel:
         raise ValueError(
@@ -84,7 +84,8 @@ def rope(subject: Subject) -> str:
                 f"`max_length`={args.max_length} is more than the model's max_position_embeddings="
                 f"{text.max_position_embeddings}. Lower it."
             )
-        return f"{kind}, {args.max_length:,} of {text.max_position_embeddings:,} positions"
+        used = f"{args.max_length:,} of " if args.max_length else ""
+        return f"{kind}, {used}{text.max_position_embeddings:,} positions"
     check_rope(config, args)
     room = f"{kind}, prompts of up to {subject.window:,} tokens before {args.max_completion_length:,} of completion"
     if args.use_vllm and args.vllm_mode != "colocate":

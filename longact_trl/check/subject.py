@@ -171,6 +171,8 @@ class Subject:
         """What a rank computes, at the longest prompt that is known."""
         weights = WIDTHS.get(self.args.model_init_kwargs.get("dtype") or "float32", 2)
         args, compute = self.args, 2 if self.args.bf16 or self.args.fp16 else weights
+        if not self.is_rl and args.max_length is None:
+            raise CannotCheck("`max_length` is not set, so sequences may have any length")
         common = Load(
             batch=args.per_device_train_batch_size,
             prompt=0,
@@ -236,7 +238,8 @@ def read_subject(
     root = recipe_root()
     recipes = root / "recipes"
     settings = read_config(find_config(config, recipes))
-    on_cpu = _flag(overrides, "use_cpu", settings.get("use_cpu", False))
+    given = _given(overrides)
+    on_cpu = str(given.get("use_cpu", settings.get("use_cpu", False))).lower() in ("true", "1", "yes")
     default = "cpu.yaml" if on_cpu else "zero3.yaml"
     launch = find_config(accelerate_config or default, root / "accelerate_configs")
 
@@ -245,7 +248,7 @@ def read_subject(
     arguments = LongActConfig
     if (unknown := set(settings) - known - {"env"}) and unknown <= set(SFTConfig.__dataclass_fields__) | {"max_rows"}:
         recipe, arguments = _load_recipe(recipes / "sft_cold_start.py"), SFTConfig
-    weight_decay = float(settings.get("weight_decay", 0.0))
+    weight_decay = float(given.get("weight_decay", settings.get("weight_decay", 0.0)))
     placement = read_launch(launch, gpus, weight_decay, masked=arguments is LongActConfig)
 
     # The batch arithmetic of the launch, on one process that needs no GPU.
@@ -255,7 +258,6 @@ def read_subject(
     argv = ["--config", config, *overrides, "--use_cpu", "true"]
     script_args, args, model_args = parse_recipe((recipe.RecipeArguments, Planned, ModelConfig), argv, recipes)
     args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
-    given = [part.removeprefix("--").split("=")[0] for part in overrides if part.startswith("--")]
     resolved = {}
     for name in [*settings, *(name for name in given if name not in settings)]:
         for source in (script_args, args, model_args):
@@ -265,9 +267,14 @@ def read_subject(
     return Subject(recipe, script_args, args, model_args, resolved, placement, on_cpu, memory)
 
 
-def _flag(overrides: Sequence[str], name: str, default: bool) -> bool:
-    pairs = dict(zip(overrides, [*overrides[1:], "true"], strict=False))
-    return str(pairs.get(f"--{name}", default)).lower() in ("true", "1", "yes")
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    """What `--name value`, `--name=value` and a bare `--name` set."""
+    found = {}
+    for part, following in zip(overrides, [*overrides[1:], "--"], strict=True):
+        if part.startswith("--"):
+            name, equals, value = part[2:].partition("=")
+            found[name] = value if equals else "true" if following.startswith("--") else following
+    return found
 
 
 def _load_recipe(path: Path) -> ModuleType:

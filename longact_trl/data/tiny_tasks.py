@@ -1,4 +1,4 @@
-"""Synthetic long-context retrieval: needles in a haystack, multi-key retrieval, variable tracing.
+"""What the embedded model is asked, in its own words: needles in a haystack, several keys, chains of keys.
 
 The three tasks are the retrieval and multi-hop families of RULER (arXiv:2404.06654) reduced to their core. A context
 is a haystack of filler sentences with facts strewn in, and a fact is a key followed by what it stands for:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
+VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for `max_lora_rank`, from its own default up."""
 
 
 class Model:
@@ -53,10 +55,11 @@ class Model:
         self.window = config.max_model_length or context_window(self.hf_config)
         self.dtype = config.dtype or str(getattr(self.hf_config, "dtype", None) or "auto").removeprefix("torch.")
         self.backend = choose_backend(config)
-        if "ruler" in config.benchmarks and max(config.lengths) > self.window:
-            fitting = [length for length in config.lengths if length <= self.window]
+        lengths = [unit.length for unit in config.units() if unit.length]
+        if lengths and max(lengths) > self.window:
+            fitting = sorted({length for length in lengths if length <= self.window})
             raise ValueError(
-                f"RULER at {max(config.lengths)} tokens does not fit the window of {self.name}, {self.window} tokens: "
+                f"RULER at {max(lengths)} tokens does not fit the window of {self.name}, {self.window} tokens: "
                 f"give `--lengths {' '.join(map(str, fitting)) or self.window}`, or add YaRN to its config.json."
             )
 
@@ -80,14 +83,16 @@ class Model:
         """
         from lm_eval.api.registry import get_model
 
-        args = {"pretrained": self.base, "tokenizer": self.tokenizer, "dtype": self.dtype} | config.model_args
+        args = {"pretrained": self.base, "tokenizer": self.tokenizer, "dtype": self.dtype}
+        args |= config.model_args or {}
         if self.backend == "vllm":
             # The engine shares this process on CPUs, where two would fight over the cores.
             if _vllm_on_cpu():
                 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
                 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
             if self.adapter:
-                args |= {"lora_local_path": self.adapter, "max_lora_rank": max(8, self.lora_rank)}
+                rank = next(rank for rank in VLLM_LORA_RANKS if rank >= self.lora_rank)
+                args |= {"lora_local_path": self.adapter, "max_lora_rank": rank}
             args |= {"max_model_len": self.window, "seed": config.seed, "batch_size": "auto"}
             return _vllm_backend()(**args)
         if self.adapter:

@@ -178,6 +178,7 @@ class EvaluationConfig:
         if not self.model:
             raise ValueError("Nothing to evaluate: give `--model` a Hub id or a folder.")
         _check_among("benchmarks", self.benchmarks, BENCHMARKS)
+        _check_among("ruler_sources", self.ruler_sources or (), ("essays", "squad", "hotpotqa", "english_words"))
         _check_among("tasks", self.tasks or (), (*RULER_TASKS, *INFINITEBENCH_TASKS))
         _check_among("protocol", [self.protocol], PROTOCOLS)
         _check_among("backend", [self.backend], BACKENDS)
@@ -197,7 +198,7 @@ class EvaluationConfig:
         self.output_dir = self.output_dir or f"runs/eval/{self.label}"
 
     def units(self) -> list["Unit"]:
-        """What is evaluated one after another: shorter prompts first, so that results come early."""
+        """What is evaluated one after another: RULER's lengths from short to long."""
         units = []
         for benchmark in self.benchmarks:
             if benchmark == "longbench_v2":

@@ -71,7 +71,7 @@ def build_prompt(example: Mapping, task: str, model_name: str = "gpt4") -> str:
         return template.format(context=example["context"])
     fields = {"question": example["input"], "context": example["context"]}
     if task == "longbook_choice_eng":
-        fields |= {f"OPTION_{letter}": option for letter, option in zip(LETTERS, example["options"], strict=False)}
+        fields |= {f"OPTION_{letter}": example["options"][i] for i, letter in enumerate(LETTERS)}
     return template.format(**fields)
 
 
@@ -167,13 +167,13 @@ def normalize_zh_answer(text: str) -> str:
 def score_qa_english(prediction: str, label: Sequence[str] | str) -> float:
     """En.QA: F1 over words, the best over the labels."""
     words = normalize_answer(prediction).split()
-    return max(_f1(words, normalize_answer(gold).split()) for gold in label)
+    return max((_f1(words, normalize_answer(gold).split()) for gold in label), default=0.0)
 
 
 def score_qa_chinese(prediction: str, label: Sequence[str] | str) -> float:
     """Zh.QA: F1 over characters, the best over the labels."""
     characters = list(normalize_zh_answer(prediction))
-    return max(_f1(characters, list(normalize_zh_answer(gold))) for gold in label)
+    return max((_f1(characters, list(normalize_zh_answer(gold))) for gold in label), default=0.0)
 
 
 def _f1(prediction: list[str], gold: list[str]) -> float:

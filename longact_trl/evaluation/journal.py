@@ -87,9 +87,9 @@ class JournaledLM(LM):
             torch.manual_seed(seeds[0])
         instances = []
         for request, seed in zip(requests.values(), seeds, strict=True):
-            # The whole vocabulary: a checkpoint's own top_p and top_k are for chatting.
-            sampling = {"do_sample": self.temperature > 0, "temperature": self.temperature}
-            sampling |= {"top_p": 1.0, "top_k": 0} if self.temperature else {}
+            # The model's own distribution: what a checkpoint's generation_config.json adds to it is for chatting.
+            sampling = {"do_sample": self.temperature > 0, "temperature": self.temperature, "repetition_penalty": 1.0}
+            sampling |= {"top_p": 1.0, "top_k": 0, "min_p": 0.0} if self.temperature else {}
             if self.vllm:
                 sampling |= {"seed": seed, "skip_special_tokens": True}  # transformers skips them, too
             kwargs = {"until": [], "max_gen_toks": request.doc["max_new_tokens"], **sampling}

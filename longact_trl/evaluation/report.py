@@ -2,25 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
-import yaml
-
 from ..analysis.accuracy import Interval, bootstrap_mean, sign_flip_p
-from .infinitebench import NAMES
+from .paper_tables import column_name, tables_for
 from .results import read_results
 from .ruler import TASKS as RULER_TASKS
 
 
-FIGURES = Path(__file__).with_name("paper_figures.yaml")
-SYNTHETIC = {  # no table of the paper
-    "title": "Synthetic retrieval, this project's own",
-    "benchmark": "synthetic",
-    "columns": ["all", "needle", "multi_key", "hops"],
-    "others": True,
-    "rows": {},
-}
 SIGNIFICANT = 0.05
 Groups = Sequence[Mapping[str, float]]
 
@@ -100,12 +89,6 @@ def load_evaluations(paths: Sequence[str | Path]) -> list[Evaluation]:
             how = {name: results[name] for name in ("protocol", "temperature", "seed", "backend", "complete")}
             evaluation.notes[unit["name"]] = unit | how
     return list(by_label.values())
-
-
-@cache
-def paper_tables() -> dict[int, dict]:
-    """What `paper_figures.yaml` holds, by the number of the table."""
-    return yaml.safe_load(FIGURES.read_text(encoding="utf-8"))["tables"]
 
 
 @dataclass
@@ -196,7 +179,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         `str`: Markdown.
     """
     parts = ["# Evaluation", _how(evaluations)]
-    for number, table in {**paper_tables(), None: SYNTHETIC}.items():
+    for number, table in tables_for(evaluations).items():
         rows = rows_of(table, evaluations)
         if not any(row.ours for row in rows) and number is None:
             continue
@@ -265,13 +248,6 @@ def _interval(interval: Interval | None) -> str:
     if interval is None:
         return ""
     return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
-
-
-def column_name(column: str) -> str:
-    """What a column is called: `4096` is 4k, `passkey` is Retrieve.PassKey."""
-    if column.isdigit():
-        return f"{int(column) // 1024}k"
-    return NAMES.get(column, column.replace("_", " "))
 
 
 def main(paths: Sequence[str], output: str | None) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .report import SYNTHETIC, Evaluation, column_name, paper_tables, rows_of
+from .paper_tables import column_name, tables_for
+from .report import Evaluation, rows_of
 
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def draw_report(evaluations: Sequence[Evaluation]) -> "Figure":
     from matplotlib.lines import Line2D
 
     panels = []
-    for number, table in {**paper_tables(), None: SYNTHETIC}.items():
+    for number, table in tables_for(evaluations).items():
         rows = rows_of(table, evaluations)
         if any(row.ours for row in rows):
             panels.append((f"Table {number}. {table['title']}" if number else table["title"], table["columns"], rows))

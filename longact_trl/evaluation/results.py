@@ -128,7 +128,8 @@ def write_whole(path: Path, text: str) -> None:
 
 def read_samples(path: Path) -> list[dict]:
     """Rows of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not `splitlines`: it would also split at U+2028 and its like, which a response may hold.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def read_results(path: str | Path) -> dict:

@@ -144,10 +144,11 @@ def ruler(
         RULER_SEED,
         Sources(**(ruler_sources or {})),
         reasoning_tokens=prompter.budget(0),
+        window=prompter.window,
     )
     rows = []
     for sample in samples:
-        prompt = render(tokenizer, sample["input"], sample["answer_prefix"])
+        prompt = render(tokenizer, sample["input"], sample["answer_prefix"], prompter.reasoning)
         row = {"benchmark": "ruler", "task": task, "sample_id": str(sample["index"]), "gold": sample["outputs"]}
         row |= {"prompt": prompt, "prompt_tokens": prompter.num_tokens(prompt), "truncated": False}
         rows.append(row | {"haystack": sample["haystack"]} | _decoding(prompter, sample["max_new_tokens"]))

@@ -23,7 +23,7 @@ from .results import (
     write_json,
     write_samples,
 )
-from .scoring import final_answer, judge
+from .scoring import THINK, final_answer, judge
 
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ TASKS = Path(__file__).with_name("tasks")
 JOURNALS, SETTINGS = "requests", "run.json"
 # Of a row, what a sample keeps; prompts stay out, they can be made again and take gigabytes.
 KEPT = ("task", "sample_id", "gold", "prompt_tokens", "truncated", "difficulty", "length", "domain", "haystack")
-# What may differ when a run is continued, because it changes no response.
+# What may differ when a run is continued. Of these, only `batch_size` changes what is sampled, and nothing greedy.
 FREE = ("label", "output_dir", "strict", "batch_size")
 
 
@@ -60,8 +60,6 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     state = replicas()
     model, folder, start = Model(config), Path(config.output_dir), time.time()
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    if state.is_main_process:
-        _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
     follows = {}
     for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
         first_turn = replace(unit, task=unit.task.removesuffix("_answer"))
@@ -71,6 +69,8 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         follows[unit.benchmark] = task.VERSION
         if config.strict:
             _count_truncated(unit, task, strict=True)
+    if state.is_main_process:
+        _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
     lm = lm or model.load(config)
     results = {
@@ -119,18 +119,19 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
             The run, and its model before and after loading.
 
     Returns:
-        `list[dict]`: Samples in the order of the rows, with `score`, `prediction`, `response` and `unfinished`; empty
-        in other processes than the first.
+        `list[dict]`: Samples with `score`, `prediction`, `response` and `unfinished`, in the order of the rows, after
+        those without a first turn; empty in other processes than the first.
     """
     finished = Path(config.output_dir, SAMPLES, f"{unit.name}.jsonl")
     if finished.is_file():
         return read_samples(finished)
     reasoning: dict[str, str] = {}
-    answered, truncated = [], set()
+    answered, truncated, unfinished = [], set(), set()
     if unit.task == "cot_answer":
         first_turn = answer(Unit(unit.benchmark, "cot"), config, model, lm)
         for doc, response in broadcast_object_list([first_turn])[0]:
             truncated |= {doc["sample_id"]} if doc["truncated"] else set()  # the turn that holds the text
+            unfinished |= {doc["sample_id"]} if judge(doc, response).unfinished else set()
             if response == "":  # leaves the item out of the second turn, as officially
                 answered.append((doc, ""))
             else:
@@ -142,6 +143,8 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
         kept = {name: doc[name] for name in KEPT if name in doc}
         rows.append(kept | judge(doc, response)._asdict() | {"response": response})
         rows[-1]["truncated"] |= doc["sample_id"] in truncated
+        if doc["sample_id"] in unfinished and rows[-1]["score"] is not None:
+            rows[-1] |= {"unfinished": True, "score": 0.0}
         if doc["sample_id"] in reasoning:
             rows[-1]["reasoning"] = reasoning[doc["sample_id"]]
     if replicas().is_main_process:
@@ -217,7 +220,7 @@ def _count_truncated(unit: Unit, task: "Task", strict: bool) -> None:
 
 
 def _without_thinking(doc: dict, response: str) -> str:
-    return final_answer(response, doc["prompt"].rstrip().endswith("<think>"))[0] if doc["reasoning"] else response
+    return final_answer(response, doc["prompt"].rstrip().endswith(THINK))[0] if doc["reasoning"] else response
 
 
 def _claim(folder: Path, settings: dict) -> None:

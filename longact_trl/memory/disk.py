@@ -1,5 +1,6 @@
 """How much room the checkpoints of a run take on disk."""
 
+import math
 from dataclasses import replace
 
 from transformers import TrainingArguments
@@ -57,8 +58,8 @@ def saved_bytes(shape: ModelShape, placement: Placement, load: Load, args: Train
         each = final
     if args.save_strategy == "no":
         return final
-    every = args.save_steps if args.save_steps >= 1 else args.save_steps * max(args.max_steps, 1)
-    made = int(args.max_steps // every) if args.max_steps > 0 and args.save_strategy == "steps" else None
+    every = math.ceil(args.save_steps if args.save_steps >= 1 else args.save_steps * max(args.max_steps, 1))
+    made = -(-args.max_steps // every) if args.max_steps > 0 and args.save_strategy == "steps" else None
     kept = args.save_total_limit + 1 if args.save_total_limit else 2
     if made is not None:
         kept = min(kept, made) if args.save_total_limit else made

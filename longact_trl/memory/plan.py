@@ -279,6 +279,7 @@ def changes_that_fit(shape: ModelShape, placement: Placement, load: Load, gpu_by
     Returns:
         `list[tuple[str, int]]`: What to write, and the peak then in bytes, `RESERVE` included; the lowest first.
     """
+    shipped = replace(placement, offload_optimizer=False, offload_weights=False)
     candidates = {
         "gradient_checkpointing: true": (placement, replace(load, checkpointing=True)),
         "vllm_enable_sleep_mode: true": (placement, replace(load, vllm_sleeps=True)),
@@ -288,8 +289,8 @@ def changes_that_fit(shape: ModelShape, placement: Placement, load: Load, gpu_by
         ),
         "attn_implementation: flash_attention_2": (placement, replace(load, attention="flash_attention_2")),
         "beta: 0": (placement, replace(load, reference=False)),
-        "--accelerate-config zero3.yaml": (replace(placement, backend="zero3"), load),
-        "--accelerate-config fsdp2.yaml": (replace(placement, backend="fsdp2"), load),
+        "--accelerate-config zero3.yaml": (replace(shipped, backend="zero3"), load),
+        "--accelerate-config fsdp2.yaml": (replace(shipped, backend="fsdp2"), load),
         f"--gpus {2 * placement.ranks}": (replace(placement, ranks=2 * placement.ranks), load),
         f"prompts of at most {load.prompt // 2:,} tokens": (placement, replace(load, prompt=load.prompt // 2)),
     }

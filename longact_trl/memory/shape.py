@@ -86,7 +86,7 @@ def shape_of(config: PretrainedConfig, peft_config: "PeftConfig | None" = None) 
         `ModelShape`: Its sizes.
 
     Raises:
-        `ValueError`: If the model is none that transformers brings along, or has no gated MLP of one width.
+        `ValueError`: If the model is none that transformers brings along, or is a mixture of experts.
     """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{type(config).__name__} is custom code: its sizes are known only once it is loaded.")

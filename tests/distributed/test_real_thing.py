@@ -48,6 +48,8 @@ def test_three_steps_checkpoint_resume_and_a_plain_model(tmp_path):
     assert "checkpoint-3" in printed or (tmp_path / "checkpoint-4").is_dir()
     state = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())
     assert state["global_step"] == 4
+    # Continued, not begun anew: the record of the first three steps, times included, is the first run's.
+    assert [entry for entry in state["log_history"] if "longact/density_q" in entry][:3] == steps
     assert json.loads((tmp_path / "checkpoint-4" / "longact" / "masks.json").read_text())["num_refreshes"] == 4
 
     # A plain checkpoint: nothing of LongAct in it, read by transformers and by vLLM alike.

@@ -3,8 +3,6 @@
 import json
 from functools import partial
 
-import datasets
-import huggingface_hub
 import pytest
 from conftest import make_model
 from data_helpers import byte_tokenizer
@@ -21,13 +19,6 @@ from longact_trl.evaluation.run import evaluate
 @pytest.fixture
 def config(tmp_path):
     return partial(make_config, tmp_path)
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """Without a network, the Hub is not asked five times."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 def all_scores(results: dict) -> dict[str, float]:
@@ -226,36 +217,6 @@ def test_infinitebenchs_generated_tasks_need_no_data(config):
     settings = {"benchmarks": ["infinitebench"], "infinitebench_data": "generated", "max_model_length": 200_000}
     results = evaluate(config(**settings, tasks=["passkey", "number_string"], num_samples=2), Says(gold))
     assert [(unit["score"], "stand-in" in unit["haystack"]) for unit in results["units"]] == [(100.0, True)] * 2
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"benchmarks": ["longbench"]}, "'longbench' is not one of longbench_v2"),
-        ({"tasks": ["niah"]}, "'niah' is not one of niah_single_1"),
-        ({"tasks": ["vt"], "benchmarks": ["infinitebench"]}, "has no task of the benchmarks"),
-        ({"protocol": "paper"}, "'paper' is not one of official, reasoning"),
-        ({"backend": "hf"}, "'hf' is not one of auto, vllm"),
-        ({"num_samples": 0}, "num_samples=0 must be at least 1"),
-        ({"temperature": -1.0}, "temperature=-1.0 must not be negative"),
-        ({"lengths": []}, "Nothing to run"),
-        ({"lengths": [4096, 16384]}, "RULER at 16384 tokens does not fit .* give `--lengths 4096`"),
-        ({"longbench_v2_data": "/nowhere"}, "longbench_v2_data: '/nowhere' can neither be read here nor reached"),
-        ({"infinitebench_data": "some/where"}, "Download passkey.jsonl .* `infinitebench_data`"),
-        ({"infinitebench_data": "generated", "benchmarks": ["infinitebench"]}, "but not 'longbook_sum_eng'"),
-        ({"ruler_sources": {}}, "RULER needs essays"),
-    ],
-)
-def test_mistakes_are_named_before_the_model_is_loaded(config, settings, message, offline):
-    with pytest.raises(ValueError, match=message):
-        evaluate(config(**settings))
-
-
-def test_a_model_that_is_not_there(offline):
-    with pytest.raises(ValueError, match="neither a folder with a model here nor reachable"):
-        evaluate(EvaluationConfig(model="no/such-model", benchmarks=["synthetic"]))
-    with pytest.raises(ValueError, match="Nothing to evaluate"):
-        EvaluationConfig()
 
 
 def test_the_help_of_every_field_is_its_docstring():

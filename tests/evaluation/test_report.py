@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from longact_trl.analysis.accuracy import bootstrap_mean, sign_flip_p
 from longact_trl.analysis.heatmaps import render
 from longact_trl.cli import app
-from longact_trl.evaluation.report import compare, load_evaluations, markdown, paper_tables, rows_of
+from longact_trl.evaluation.paper_tables import paper_tables
+from longact_trl.evaluation.report import compare, load_evaluations, markdown, rows_of
 from longact_trl.evaluation.report_picture import draw_report
 from longact_trl.evaluation.results import AVERAGE
 from longact_trl.evaluation.run import evaluate

@@ -81,8 +81,11 @@ def test_needles_stand_everywhere():
         assert min(fifths.values()) >= 20 and len(fifths) == 5
 
 
-def test_reasoning_gets_its_own_budget_and_no_prefix():
-    (row,) = make_samples("vt", make_tokenizer("smollm2"), 4096, 1, reasoning_tokens=1000)
+@pytest.mark.parametrize("window, longest", [(None, 4096), (4500, 3500)])
+def test_reasoning_gets_its_own_budget_and_no_prefix(window, longest):
+    """On top of the length, as far as the window goes: at 4k, 4,096 tokens of thinking would leave no prompt."""
+    (row,) = make_samples("vt", make_tokenizer("smollm2"), 4096, 1, reasoning_tokens=1000, window=window)
     assert row["answer_prefix"] == "" and row["max_new_tokens"] == 1030
     prompt = render(make_tokenizer("smollm2"), row["input"], "")
-    assert 0.97 * 4096 <= len(make_tokenizer("smollm2").tokenize(prompt)) + 1030 == row["length"] <= 4096
+    length = len(make_tokenizer("smollm2").tokenize(prompt))
+    assert 0.97 * longest <= length + 30 <= longest and length + 1030 == row["length"]

@@ -33,24 +33,27 @@ class Draft(NamedTuple):
     haystack: str  # what surrounds the answers; a stand-in says that it is one
 
 
-def render(tokenizer: PreTrainedTokenizerBase, input: str, answer_prefix: str) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, input: str, answer_prefix: str, thinking: bool = False) -> str:
     """
     The whole prompt as text: the tokenizer's own chat template around `input`, then `answer_prefix` as the beginning
-    of the assistant's answer. Without a chat template it is a plain continuation (RULER's `base`).
+    of the assistant's answer. Without a chat template it is a plain continuation (RULER's `base`). A template that
+    knows `enable_thinking` is told whether the model may think.
     """
     if tokenizer.chat_template is None:
         return input + answer_prefix
     messages = [{"role": "user", "content": input}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + answer_prefix
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
+    return tokenizer.apply_chat_template(messages, **options) + answer_prefix
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
     """
-    Tokens of a rendered prompt. A beginning-of-sequence token counts where the engine will add one: with plain text; a
-    chat template has written its own. (RULER counts none, and one such token too many is a refused request.)
+    Tokens of a rendered prompt. A beginning-of-sequence token counts where the engine will add one: where the prompt
+    does not begin with it. (RULER counts none, and one such token too many is a refused request.)
     """
-    tokens = tokenizer(prompt, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    return len(tokens) + (tokenizer.num_special_tokens_to_add() if tokenizer.chat_template is None else 0)
+    has_bos = tokenizer.bos_token is not None and prompt.startswith(tokenizer.bos_token)
+    tokens = tokenizer(prompt, add_special_tokens=not has_bos, return_attention_mask=False, verbose=False)
+    return len(tokens["input_ids"])
 
 
 def fit(

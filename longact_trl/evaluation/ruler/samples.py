@@ -25,22 +25,26 @@ def make_samples(
     seed: int = 42,
     sources: Sources | None = None,
     reasoning_tokens: int = 0,
+    window: int | None = None,
 ) -> list[dict]:
     """
     Samples of one task, each as long as `max_seq_length` allows: never longer, and from 4k tokens on never shorter
     than 97 % of it.
 
-    The same arguments give the same samples, in any process. Sample `i` keeps its names and numbers at all lengths.
+    The same arguments give the same samples, in any process. Sample `i` keeps its names and numbers at all lengths,
+    except in `cwe` and `fwe`, whose words depend on the length.
 
     Args:
         task (`str`): One of `TASKS`.
         tokenizer (`PreTrainedTokenizerBase`): The model's; its chat template, if it has one, counts.
-        max_seq_length (`int`): Tokens of the whole prompt and of the answer's budget together.
+        max_seq_length (`int`): Tokens of the whole prompt and of the published answer's budget together.
         num_samples (`int`): Officially 500.
         seed (`int`): Officially 42.
         sources (`Sources`, *optional*): Where essays, SQuAD and HotpotQA are.
         reasoning_tokens (`int`):
-            Budget for thinking before the answer. With it there is no answer prefix, since the model thinks first.
+            Budget for thinking before the answer, on top of `max_seq_length`. With it there is no answer prefix, since
+            the model thinks first.
+        window (`int`, *optional*): Tokens that the model can hold; prompt and all new tokens fit into it.
 
     Returns:
         `list[dict]` with `index`, `task`, `input` (what the user says, without chat template), `answer_prefix` (how
@@ -55,10 +59,12 @@ def make_samples(
     if num_samples < 1 or reasoning_tokens < 0:
         raise ValueError(f"num_samples={num_samples} must be 1 or more, reasoning_tokens={reasoning_tokens} 0 or more")
     max_new_tokens = TASKS[task].tokens_to_generate + reasoning_tokens
-    budget = max_seq_length - max_new_tokens
+    budget = max_seq_length - TASKS[task].tokens_to_generate
+    if window is not None:
+        budget = min(budget, window - max_new_tokens)
 
     def measure(sample: Draft) -> int:
-        return count_tokens(tokenizer, render(tokenizer, sample.input, sample.answer_prefix))
+        return count_tokens(tokenizer, render(tokenizer, sample.input, sample.answer_prefix, bool(reasoning_tokens)))
 
     draft, smallest = drafter(task, tokenizer, max_seq_length, num_samples, seed, sources or Sources())
     rows, size = [], smallest
