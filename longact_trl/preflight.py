@@ -272,7 +272,7 @@ def fit_prompts(
         if args.prompt_length_policy != "filter":  # the default is no promise that a user asked for
             raise ValueError(
                 f"`prompt_length_policy={args.prompt_length_policy!r}` needs prompts that can be measured ahead, "
-                "which a stream and prompts with images cannot. Load the dataset without `streaming=True`, or remove it."
+                "which a stream and prompts with images cannot. Load the dataset whole, or remove the policy."
             )
         return dataset
     with args.main_process_first(desc="measuring prompts"):  # the other ranks find the result in the cache
