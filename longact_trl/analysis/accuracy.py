@@ -18,7 +18,7 @@ ALL = "all"
 
 
 class Interval(NamedTuple):
-    """A value and its 95 % interval, all three shares from 0 to 1, or differences of shares."""
+    """A value and its 95 % interval: shares from 0 to 1, their differences, or losses in nats."""
 
     value: float
     low: float

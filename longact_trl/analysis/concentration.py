@@ -10,7 +10,9 @@ from ..masks import select_rows
 
 def energy_share(magnitude: torch.Tensor, sparsity_ratio: float) -> float:
     """
-    Share of the energy (squared magnitude) that each head's top channels hold; λ where all channels are alike.
+    Share of the energy (squared magnitude) that each head's top channels hold.
+
+    Where all channels are alike it is k/D: λ, rounded down to whole channels.
 
     Args:
         magnitude (`torch.Tensor` of shape (H, D)):

@@ -169,7 +169,7 @@ def _by_layer(axis: "Axes", summary: dict, key: str, title: str, chance: float |
 
 
 def _by_length(axis: "Axes", summary: dict, key: str, title: str, chance: float | None = None) -> None:
-    """A curve for each kind over the share of the text read, its mean over texts and layers and their spread."""
+    """A curve for each kind over the tokens read, its mean over texts and layers and their spread."""
     for kind in summary["overlap_between_layers"]:
         points: dict[int, list[float]] = {}
         for entry in summary["projections"].values():

@@ -71,7 +71,7 @@ class WeightFiles:
 
 
 def refuse_adapter(model: str | Path) -> None:
-    """`ValueError` for a folder that holds a PEFT adapter and no whole model."""
+    """`ValueError` for a folder that holds a PEFT adapter."""
     if Path(model, "adapter_config.json").is_file():
         raise ValueError(f"{model} is a PEFT adapter. Merge it first: `model.merge_and_unload().save_pretrained(…)`.")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -270,7 +271,7 @@ def read_subject(
 def _given(overrides: Sequence[str]) -> dict[str, str]:
     """What `--name value`, `--name=value` and a bare `--name` set."""
     found = {}
-    for part, following in zip(overrides, [*overrides[1:], "--"], strict=True):
+    for part, following in pairwise([*overrides, "--"]):
         if part.startswith("--"):
             name, equals, value = part[2:].partition("=")
             found[name] = value if equals else "true" if following.startswith("--") else following

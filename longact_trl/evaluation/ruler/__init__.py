@@ -12,8 +12,8 @@ What differs from c3f5e3b4 itself, and why:
 - The chat template is the tokenizer's own. In RULER it is one of eleven strings, which a question about one needle
   also rewrites ("answers" to "answer") and which surrounds the solved example of `cwe` a second time. For models
   without a chat template, and in the NeMo-Skills pipeline that RULER's README recommends, there is no such difference.
-- Samples are as long as the budget allows: RULER fits one sample and shortens others in large steps, so that some fill
-  less than 90 % at 4k tokens. The last documents of `qa_1` and `qa_2` are ones that still fit.
+- Samples are as long as the budget allows: RULER fits one sample and shortens others in large steps, so that some stay
+  well below. The last documents of `qa_1` and `qa_2` are ones that still fit.
 - Random numbers come from a generator for each sample, so data with RULER's seed are alike but not identical.
 - Sentences of the essays end where a rule says so, not nltk's Punkt model (see `sources.split_sentences`).
 - Below about 2k tokens, `qa_2` leaves out distractors of its ten documents, never the two that are needed.

@@ -88,8 +88,8 @@ def split_sentences(text: str) -> list[str]:
     """
     Sentences with single spaces between their words.
 
-    RULER uses nltk's Punkt, whose model is a download of its own. On 49 of the essays (112,000 words) 99.7 % of the
-    ends found here are Punkt's and 95.5 % of Punkt's are found; no depth's place moves by more than 0.3 % of the text.
+    RULER uses nltk's Punkt, whose model is a download of its own. The two differ at some abbreviations and quotes,
+    which moves a needle by a sentence.
     """
     return SENTENCE_END.split(" ".join(text.split()))
 
