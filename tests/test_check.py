@@ -222,6 +222,9 @@ def test_earlier_checkpoints(write, tmp_path):
     assert verdicts_of(write(resume_from_checkpoint="auto"))["resume"][1].startswith("a new run")  # cut short
     (tmp_path / "run" / "checkpoint-7" / "trainer_state.json").write_text("{}")
     status, text = verdicts_of(write(resume_from_checkpoint="auto"))["resume"]
+    assert status == FAIL and "holds a model only" in text
+    (tmp_path / "run" / "checkpoint-7" / "rng_state.pth").touch()
+    status, text = verdicts_of(write(resume_from_checkpoint="auto"))["resume"]
     assert status == FAIL and "was written by a dense run" in text
     status, text = verdicts_of(write(resume_from_checkpoint="auto", strategy="dense"))["resume"]
     assert status == PASS and text.endswith("checkpoint-7")
