@@ -3,12 +3,17 @@
     python benchmarks/overhead.py                # SmolLM2-135M, 1,024-token prompts; a GPU where there is one
     python benchmarks/overhead.py --no-scoring   # where TRL makes no scoring pass, see below
     python benchmarks/overhead.py --vllm --pairs 9 --json overhead.json
+    python benchmarks/overhead.py --shared-prefix --num-generations 8 --gradient-checkpointing
 
 `trl.GRPOTrainer` and `LongActTrainer` live in two processes and take turns (A B, B A, …) on the same prompts and seed,
 so that whatever else the machine does meets both. A turn is a few whole optimizer steps: generation, scoring pass,
-forward, backward, optimizer, each trainer's own bookkeeping. Prompts are not shared: that is `shared_prefix.py`. Each
+forward, backward, optimizer, each trainer's own bookkeeping. Each
 pair of turns gives a ratio, the table shows the median and the range. Generation is the same for both, so the ratio is
 also given without it: the stricter figure. The first turns warm up. Targets: time 1.02, peak memory 1.01.
+
+Prompts are not shared: that is `shared_prefix.py`. With `--shared-prefix` they are, and LongAct stands beside a
+`LongActTrainer` with `strategy="dense"` that shares them, too: what the masks cost, less what row-sparse gradients
+save. Target for time: 1.00.
 
 LongAct measures on TRL's own scoring pass, which TRL always makes with vLLM. Without vLLM it makes one only if old
 log-probs are needed, so here one generation serves two optimizer steps, and both trainers score. Where TRL makes no
@@ -40,10 +45,13 @@ from rich.table import Table
 from smollm2 import smollm2_135m
 
 
-STOCK = "stock"
+STOCK, DENSE = "stock", "dense"
 TEXT = "The archive keeps a record of every harbour, of the ships that called there and of what they carried. "
 WITHOUT_GENERATION = "step without generation"
-TARGETS = {"step": 1.02, WITHOUT_GENERATION: 1.02, "peak memory": 1.01}
+TARGETS = {
+    STOCK: {"step": 1.02, WITHOUT_GENERATION: 1.02, "peak memory": 1.01},
+    DENSE: {"step": 1.0, WITHOUT_GENERATION: 1.0, "peak memory": 1.01},
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,6 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--vllm", action="store_true", help="generate with vLLM, colocated")
     parser.add_argument("--no-scoring", action="store_true", help="settings for which TRL makes no scoring pass")
+    parser.add_argument("--shared-prefix", action="store_true", help="beside dense training, prompts shared in both")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds instead of wall-clock time")
     parser.add_argument("--json", type=Path, help="write every measurement here")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -114,7 +123,8 @@ def make_trainer(variant: str, options: argparse.Namespace, output_dir: str, sha
         keep_weights_loadable()  # LongActTrainer does so itself; on a CPU stock GRPOTrainer cannot update vLLM without
     if variant == STOCK:
         return GRPOTrainer(options.model, distinct_characters, GRPOConfig(output_dir, **settings), dataset)
-    config = LongActConfig(output_dir, saliency_source=variant, shared_prefix=shared_prefix, **settings)
+    idea = {"strategy": DENSE} if variant == DENSE else {"saliency_source": variant}
+    config = LongActConfig(output_dir, shared_prefix=shared_prefix, **idea, **settings)
     return LongActTrainer(options.model, distinct_characters, config, dataset)
 
 
@@ -174,12 +184,12 @@ def serve(variant: str, options: argparse.Namespace) -> None:
 
     answers, sys.stdout = sys.stdout, sys.stderr  # trainers print, too
     with tempfile.TemporaryDirectory() as output_dir:
-        trainer = make_trainer(variant, options, output_dir)
+        trainer = make_trainer(variant, options, output_dir, "on" if options.shared_prefix else "off")
         trainer.add_callback(StepClock())
         trainer._generate_single_turn = clock.around("generation", trainer._generate_single_turn)
         print("{}", file=answers, flush=True)
         for line in sys.stdin:
-            if line.strip() == "parts" and variant != STOCK:
+            if line.strip() == "parts":
                 time_parts(trainer, clock)
             clock.seconds.clear()
             trainer.train()
@@ -226,7 +236,7 @@ class Worker:
 
 
 def measure(variants: list[str], pairs: int, console: Console) -> tuple[dict, dict]:
-    """Turns of each variant, in rotating order, and one more with the parts timed."""
+    """Turns of each variant, the first of which is the baseline, in rotating order; one more with the parts timed."""
     workers: dict[str, Worker] = {}
     turns: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
     try:
@@ -239,27 +249,27 @@ def measure(variants: list[str], pairs: int, console: Console) -> tuple[dict, di
                 with console.status(f"pair {pair + 1} of {pairs}: {variant}"):
                     turns[variant].append(workers[variant].turn())
             console.print(f"pair {pair + 1}: " + ", ".join(f"{v} {turns[v][-1]['step']:.2f} s" for v in variants))
-        parts = {variant: workers[variant].turn("parts") for variant in variants if variant != STOCK}
+        parts = {variant: workers[variant].turn("parts") for variant in variants[1:]}
     finally:
         for worker in workers.values():
             worker.close()
     return turns, parts
 
 
-def report(turns: dict, parts: dict, console: Console) -> dict[str, dict[str, float]]:
+def report(baseline: str, turns: dict, parts: dict, console: Console) -> dict[str, dict[str, float]]:
     """Print ratios and shares; return the median ratios."""
     medians: dict[str, dict[str, float]] = {}
     for variant, turn in parts.items():
         medians[variant] = {}
-        table = Table("", "stock", "LongAct", "ratio", "range", "target", title=f"LongAct ({variant}), a step")
-        for name, target in TARGETS.items():
-            stock, ours = ([counted[name] for counted in turns[v]] for v in (STOCK, variant))
-            ratios = [b / a for a, b in zip(stock, ours, strict=True)]
+        table = Table("", baseline, "LongAct", "ratio", "range", "target", title=f"LongAct ({variant}), a step")
+        for name, target in TARGETS[baseline].items():
+            theirs, ours = ([counted[name] for counted in turns[v]] for v in (baseline, variant))
+            ratios = [b / a for a, b in zip(theirs, ours, strict=True)]
             medians[variant][name] = statistics.median(ratios)
             unit = "GiB" if name == "peak memory" else "s"
             table.add_row(
                 name,
-                f"{statistics.median(stock):.2f} {unit}",
+                f"{statistics.median(theirs):.2f} {unit}",
                 f"{statistics.median(ours):.2f} {unit}",
                 f"{medians[variant][name]:.3f}",
                 f"{min(ratios):.3f}–{max(ratios):.3f}",
@@ -286,9 +296,10 @@ def main() -> None:
     console.print(
         f"{device}: {options.num_generations} × ({options.prompt_length} + {options.completion_length}) tokens"
     )
-    variants = [STOCK, "current_batch"] + (["previous_step"] if options.no_scoring else [])
+    baseline = DENSE if options.shared_prefix else STOCK
+    variants = [baseline, "current_batch"] + (["previous_step"] if options.no_scoring else [])
     turns, parts = measure(variants, options.pairs, console)
-    medians = report(turns, parts, console)
+    medians = report(baseline, turns, parts, console)
     if options.json:
         settings = {name: value for name, value in vars(options).items() if name not in ("json", "worker")}
         result = {"device": device, "settings": settings, "ratios": medians, "turns": turns, "parts": parts}

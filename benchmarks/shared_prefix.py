@@ -9,7 +9,9 @@ model as `GRPOTrainer._get_per_token_logps_and_entropies` does, with TRL's fused
 through this package. `training` is a forward and a backward pass, with gradient checkpointing as is TRL's default;
 `scoring` is a forward pass without gradient. The arms live in two processes and take turns, so that whatever else the
 machine does meets both; a ratio is the median over pairs of turns, after one of scoring to warm up. Memory is torch's
-peak on a GPU, else the process's: `all` of it, and what `passes` added to weights and gradients.
+peak on a GPU, else the process's: `all` of it; `model`, without what the libraries took before there was one; and what
+the `passes` added to weights and, in training, gradients. A scoring pass comes before there are gradients, as in a
+step of TRL.
 
 The bound is the ratio of floating-point operations: two for each weight and token in linear layers, 4·D for each pair
 of query and key in each head; three times as much with a backward pass (3.5 in attention, whose flash kernels compute
@@ -106,22 +108,28 @@ def serve(options: argparse.Namespace) -> None:
     model = load(options)
     batch = make_batch(shape, model.config.vocab_size, model.device)
     forward = partial(forward_once, model, shape.P) if arm == "shared" else model
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30
+    with torch.no_grad():  # reads weights that are still on the disk, and the last libraries
+        model(**{name: x[:1, -2:] if torch.is_tensor(x) else x for name, x in batch.items()})
     held = peak_memory()
     read = time.process_time if options.cpu_time else time.perf_counter
     print("{}", file=answers, flush=True)
     with packed_attention_in(model) if arm == "shared" else nullcontext():
         for line in sys.stdin:
+            kind = line.strip()
+            if kind == "training":
+                for parameter in model.parameters():
+                    parameter.grad = torch.zeros_like(parameter)
             start = read()
-            if line.strip() == "training":
+            if kind == "training":
                 forward(**batch).log_probs.sum().backward()
             else:
                 with torch.no_grad():
                     forward(**batch)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            turn = {"seconds": read() - start, "peak": peak_memory(), "held": held}
+            turn = {"seconds": read() - start, "peak": peak_memory(), "libraries": held - weights}
+            turn["held"] = held + weights * (kind == "training")
             print(json.dumps(turn), file=answers, flush=True)
 
 
@@ -172,6 +180,11 @@ def triangle(n: int) -> int:
     return n * (n + 1) // 2
 
 
+def over(turn: dict[str, float], name: str) -> float:
+    """GiB of a turn's peak above what there was before."""
+    return turn["peak"] - turn[name]
+
+
 def main() -> None:
     options = parse_args()
     options.model = options.model or str(smollm2_135m())
@@ -184,7 +197,7 @@ def main() -> None:
     config.num_hidden_layers = options.layers or config.num_hidden_layers
     console = Console(width=120)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    columns = ("P, G, C", "trl", "shared", "ratio", "range", "bound", "of bound", "memory: all", "passes")
+    columns = ("P, G, C", "trl", "shared", "ratio", "range", "bound", "of bound", "memory: all", "model", "passes")
     tables = {kind: Table(*columns, title=f"{kind}, {device}") for kind in KINDS}
     results = {}
     for shape in SCALE if options.scale else options.grid:
@@ -203,7 +216,7 @@ def main() -> None:
                 f"{bound:.2f}",
                 f"{ratio / bound:.0%}",
                 f"{shared[-1]['peak'] / trl[-1]['peak']:.2f}",
-                f"{(shared[-1]['peak'] - shared[-1]['held']) / (trl[-1]['peak'] - trl[-1]['held']):.2f}",
+                *(f"{over(shared[-1], name) / over(trl[-1], name):.2f}" for name in ("libraries", "held")),
             )
             console.print(f"{shape} {kind}: {ratio:.2f} of {bound:.2f}")
     for table in tables.values():
