@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub
-import requests
 from packaging.requirements import Requirement
 
 from ..checkpoints import check_strategy, resolve_resume
@@ -105,8 +104,10 @@ def _login(name: str, args) -> str:
     if name == "wandb":
         if (mode := os.environ.get("WANDB_MODE", "")) in ("offline", "disabled", "dryrun"):
             return mode
+        from requests.utils import get_netrc_auth  # where wandb looks; it brings requests along
+
         host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-        if not os.environ.get("WANDB_API_KEY") and not requests.utils.get_netrc_auth(host):
+        if not os.environ.get("WANDB_API_KEY") and not get_netrc_auth(host):
             raise ValueError(
                 "`report_to: wandb`, but nobody is logged in, and the run would stop to ask. Run `wandb login`, set "
                 "WANDB_MODE=offline, or write `report_to: trackio`."
