@@ -2,8 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from trl.import_utils import is_vllm_available
 from .config import LongActConfig
 from .data.length import apply_length_policy
 from .masks import num_selected
+from .naming import naming
 from .projections import find_projections
 
 
@@ -202,7 +202,7 @@ def load_config(model: str, args: LongActConfig) -> PretrainedConfig:
         `ValueError`: If there is no such model.
     """
     revision = (args.model_init_kwargs or {}).get("revision")
-    with _naming(model):
+    with naming(model):
         return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=args.trust_remote_code)
 
 
@@ -224,21 +224,10 @@ def load_processing_class(model_id: str, args: LongActConfig) -> PreTrainedToken
     """
     revision = (args.model_init_kwargs or {}).get("revision")
     sides = {"truncation_side": "left", "padding_side": "left"}
-    with _naming(model_id):
+    with naming(model_id):
         return AutoProcessor.from_pretrained(
             model_id, revision=revision, trust_remote_code=args.trust_remote_code, **sides
         )
-
-
-@contextmanager
-def _naming(model_id: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"Cannot read {model_id!r}: neither a folder with a model here, nor reachable on the Hub. Check the name "
-            f"and the connection, or run `hf auth login` for a gated model. {error}"
-        ) from error
 
 
 def fit_prompts(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .axes import plain_log_labels
+
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +62,6 @@ def fill_heatmaps(
 ) -> None:
     """[`draw_heatmaps`] into a figure, or into the part of a larger one."""
     from matplotlib.cm import ScalarMappable
-    from matplotlib.ticker import LogFormatter
 
     layers = shown_layers(magnitudes)
     norm = shared_norm([magnitudes[name] for named in layers.values() for name in named.values()])
@@ -79,8 +80,7 @@ def fill_heatmaps(
     bar.set_label(long if len(layers) > 1 else "magnitude (Eq. 2)", fontsize=9)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, which="both")
-    for shown in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
-        shown(LogFormatter(minor_thresholds=(3, 0.5)))  # 20, not 2 × 10¹
+    plain_log_labels(bar.ax)
     if masks:
         density = torch.cat([mask.flatten() for mask in masks.values()]).float().mean().item()
         text = f"•  row learns now: {density:.0%} of the rows of W_Q and W_K"

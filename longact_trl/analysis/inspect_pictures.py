@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..masks import num_selected
+from .axes import plain_log_labels, tidy
 from .heatmaps import (
     COLORMAP,
     DPI,
@@ -73,7 +74,6 @@ def draw_overview(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Fig
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
 
     kinds = [kind for kind in KINDS if any(kind_of(name) == kind for name in magnitudes)]
     norm = shared_norm(list(magnitudes.values()))
@@ -100,8 +100,7 @@ def draw_overview(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Fig
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=axes, pad=0.02, aspect=45)
     bar.set_label("magnitude (Eq. 2), mean over texts", fontsize=9)
     bar.outline.set_visible(False)
-    for shown in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
-        shown(LogFormatter(minor_thresholds=(3, 0.5)))
+    plain_log_labels(bar.ax)
     bar.ax.tick_params(labelsize=8, which="both")
     return figure
 
@@ -132,7 +131,7 @@ def draw_statistics(summary: dict, subtitle: str) -> "Figure":
     peaks = next(axes)
     _by_layer(peaks, summary, "max_over_median", "Largest magnitude over the median")
     peaks.set_yscale("log")
-    _plain_log_labels(peaks)
+    plain_log_labels(peaks, minor_decades=2)
     if len(summary["tokens"]) > 1:
         _by_layer(next(axes), summary, "overlap_between_texts", "Same rows selected by two texts", chance=by_chance)
     title = "Same rows selected by a text's beginning"
@@ -165,7 +164,7 @@ def _by_layer(axis: "Axes", summary: dict, key: str, title: str, chance: float |
         _curve(axis, kind, x, values)
     axis.set_xlabel("layer")
     axis.locator_params(axis="x", integer=True)
-    _tidy(axis, title, chance)
+    _finish(axis, title, chance)
 
 
 def _by_length(axis: "Axes", summary: dict, key: str, title: str, chance: float | None = None) -> None:
@@ -183,7 +182,7 @@ def _by_length(axis: "Axes", summary: dict, key: str, title: str, chance: float 
     axis.set_xticks(x, [f"{length:,}" for length in x], fontsize=8)
     axis.minorticks_off()
     axis.set_xlabel("tokens read")
-    _tidy(axis, title, chance)
+    _finish(axis, title, chance)
 
 
 def _curve(axis: "Axes", kind: str, x: list[int], values: list[list[float]]) -> None:
@@ -192,24 +191,14 @@ def _curve(axis: "Axes", kind: str, x: list[int], values: list[list[float]]) -> 
     axis.plot(x, list(map(fmean, values)), label=KINDS[kind], **style)
 
 
-def _tidy(axis: "Axes", title: str, chance: float | None) -> None:
-    axis.set_title(title, fontsize=11, loc="left")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="0.9", linewidth=0.8)
-    axis.set_axisbelow(True)
+def _finish(axis: "Axes", title: str, chance: float | None) -> None:
+    tidy(axis, title)
     axis.legend(fontsize=10, frameon=False, loc="best")
     if chance is not None:
         axis.axhline(chance, color="0.45", linewidth=1)
         axis.text(axis.get_xlim()[1], chance, "chance ", color="0.35", fontsize=9, ha="right", va="bottom")
         axis.set_ylim(0, 1.02)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-
-
-def _plain_log_labels(axis: "Axes") -> None:
-    from matplotlib.ticker import LogFormatter
-
-    for shown in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-        shown(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def _title(figure: "Figure", title: str, subtitle: str) -> None:

@@ -1,12 +1,12 @@
 """A model by its name: what can be known without its weights, and then the weights."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from ..naming import naming
 from ..projections import Projection, find_projections
 from .heatmaps import KINDS, layer_of
 from .weight_files import refuse_adapter
@@ -51,15 +51,14 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_model(model: str, dtype: str | torch.dtype = "auto") -> "PreTrainedModel":
+def load_model(model: str) -> "PreTrainedModel":
     """
-    The model with its weights, ready to run, on the GPUs if there are any.
+    The model with its weights, ready to run: on the GPUs if there are any, in the checkpoint's dtype; else on the CPU
+    in float32, since few CPUs compute in half precision.
 
     Args:
         model (`str`):
             Hub id or folder.
-        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`):
-            The checkpoint's own by default; on a CPU float32 in place of half precision, which few CPUs compute with.
 
     Returns:
         `PreTrainedModel`: In evaluation mode.
@@ -73,23 +72,8 @@ def load_model(model: str, dtype: str | torch.dtype = "auto") -> "PreTrainedMode
     logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
     with naming(model):
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map="auto" if on_gpu else None)
-    if dtype == "auto" and not on_gpu:
-        loaded = loaded.float()
-    return loaded.eval()
-
-
-@contextmanager
-def naming(model: str) -> Iterator[None]:
-    """Turn what transformers raises for a model that is not there into a `ValueError` that names it."""
-    try:
-        yield
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"Cannot read {model!r}: neither a folder with a model here, nor reachable on the Hub. Check the name and "
-            f"the connection, or run `hf auth login` for a gated model. ({reason})"
-        ) from error
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto", device_map="auto" if on_gpu else None)
+    return (loaded if on_gpu else loaded.float()).eval()
 
 
 def choose_projections(model: nn.Module, kinds: Sequence[str], layers: str | None = None) -> list[Projection]:

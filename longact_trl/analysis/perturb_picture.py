@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .axes import tidy
 from .heatmaps import KINDS
 
 
@@ -49,7 +50,7 @@ def draw_study(summary: dict) -> "Figure":
 
 
 def _losses(axis: "Axes", summary: dict) -> None:
-    _tidy(axis, "Loss (nats a token), 95 % intervals over chunks")
+    tidy(axis, "Loss (nats a token), 95 % intervals over chunks")
     ratio, texts = summary["settings"]["sparsity_ratio"], list(summary["losses"])
     for number, (condition, color) in enumerate(COLORS.items()):
         x = [place + 0.21 * (number - 1.5) for place in range(len(texts))]
@@ -61,7 +62,7 @@ def _losses(axis: "Axes", summary: dict) -> None:
 
 
 def _dose(axis: "Axes", summary: dict) -> None:
-    _tidy(axis, "Loss by the share that is clamped (thin: each text)")
+    tidy(axis, "Loss by the share that is clamped (thin: each text)")
     texts = list(summary["losses"].values())
     for condition, marker in MARKERS.items():
         ratios = sorted(texts[0][condition])
@@ -80,7 +81,7 @@ def _dose(axis: "Axes", summary: dict) -> None:
 
 def _accuracy(axis: "Axes", summary: dict) -> None:
     settings = summary["settings"]
-    _tidy(axis, f"{settings['task']}: accuracy, 95 % intervals, and repetition")
+    tidy(axis, f"{settings['task']}: accuracy, 95 % intervals, and repetition")
     for place, (condition, answers) in enumerate(summary["answers"].items()):
         _bars(axis, [place], [answers["accuracy"]], 0.6, COLORS[condition], HATCHES[condition], None)
         text = f"{answers['accuracy']['value']:.0%}"
@@ -98,11 +99,3 @@ def _bars(axis: "Axes", x: list, intervals: list[dict], width: float, color: str
     below, above = ([abs(i[end] - i["value"]) for i in intervals] for end in ("low", "high"))
     axis.bar(x, values, width, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=label)
     axis.errorbar(x, values, [below, above], fmt="none", ecolor="0.15", elinewidth=1.2, capsize=3)
-
-
-def _tidy(axis: "Axes", title: str) -> None:
-    axis.set_title(title, fontsize=11, loc="left")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="0.9", linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.tick_params(labelsize=9)

@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ..masks import num_selected
+from .accuracy import Interval
 from .answer_study import Answers, start_vllm, study_answers
 from .calibration import CONDITIONS, calibrate
 from .loading import choose_projections, load_model, load_skeleton, load_tokenizer
@@ -171,7 +172,7 @@ def markdown(summary: dict) -> str:
     lines += ["|---|---|---|---|---|"]
     for condition, a in answers.items():
         lines.append(
-            f"| {condition} | {_share(a['accuracy'])} | {a['distinct_2']:.2f} | {a['longest_repeat']:.1f} "
+            f"| {condition} | {Interval(**a['accuracy'])} | {a['distinct_2']:.2f} | {a['longest_repeat']:.1f} "
             f"| {a['tokens']:.1f} |"
         )
     lines += ["", "Loss in nats a token (95 % interval over chunks):", ""]
@@ -218,10 +219,6 @@ def loss_table(settings: dict, study: LossStudy) -> Table:
 
 def _number(interval: dict, sign: str = "") -> str:
     return f"{interval['value']:{sign}.2f} ({interval['low']:{sign}.2f} to {interval['high']:{sign}.2f})"
-
-
-def _share(interval: dict) -> str:
-    return f"{interval['value']:.0%} ({interval['low']:.0%} to {interval['high']:.0%})"
 
 
 def _first(mapping: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from .axes import tidy
 from .heatmaps import DPI
 
 
@@ -39,10 +40,8 @@ def draw_rewards(log_history: list[dict]) -> "Figure | None":
         color, dashes = PARTS[i % len(PARTS)]
         values = [entry.get(name, float("nan")) for entry in logs]
         axis.plot(steps, values, color=color, linestyle=dashes, label=name.split("/")[1])
-    axis.set_title("Reward in training, mean of each step", fontsize=11, loc="left")
+    tidy(axis, "Reward in training, mean of each step")
     axis.set_xlabel("optimizer step")
     axis.locator_params(axis="x", integer=True)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="0.9", linewidth=0.8)
     axis.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..checkpoints import STATE_DIR, newest_complete_checkpoint
 from .accuracy import ALL, Interval
+from .axes import tidy
 from .heatmaps import DPI, KINDS, fill_heatmaps, kind_of
 
 
@@ -150,7 +151,7 @@ def draw_run(run: Run, before: Mapping[str, Interval], after: Mapping[str, Inter
 
 
 def _draw_curves(axis: "Axes", log_history: list[dict], curves: dict[str, tuple[str, str]], title: str) -> None:
-    _tidy(axis, title)
+    _shares(axis, title)
     for key, (label, color) in curves.items():
         points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
         if points:
@@ -163,7 +164,7 @@ def _draw_curves(axis: "Axes", log_history: list[dict], curves: dict[str, tuple[
 
 
 def _draw_accuracy(axis: "Axes", before: Mapping[str, Interval], after: Mapping[str, Interval]) -> None:
-    _tidy(axis, "Held-out accuracy (temperature 1), 95 % intervals")
+    _shares(axis, "Held-out accuracy (temperature 1), 95 % intervals")
     for offset, color, label, accuracy in ((-0.2, BEFORE, "before", before), (0.2, AFTER, "after", after)):
         places = [i + offset for i in range(len(accuracy))]
         values = [interval.value for interval in accuracy.values()]
@@ -179,10 +180,6 @@ def _draw_accuracy(axis: "Axes", before: Mapping[str, Interval], after: Mapping[
     axis.legend(frameon=False, fontsize=9, ncols=2, loc="upper right", borderaxespad=0)
 
 
-def _tidy(axis: "Axes", title: str) -> None:
-    axis.set_title(title, fontsize=11, loc="left")
+def _shares(axis: "Axes", title: str) -> None:
+    tidy(axis, title)
     axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="0.9", linewidth=0.8)
-    axis.set_axisbelow(True)
-    axis.tick_params(labelsize=9)

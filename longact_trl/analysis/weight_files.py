@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from ..naming import naming
+
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -78,20 +80,8 @@ def refuse_adapter(model: str | Path) -> None:
 
 def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [
-        "*.json",
-        "model*.safetensors",
-        "longact/*",
-        "checkpoint-*/longact/*",
-        "checkpoint-*/trainer_state.json",
-    ]
-    try:
+    patterns = ["*.json", "model*.safetensors", "longact/*"]
+    patterns += ["checkpoint-*/longact/*", "checkpoint-*/trainer_state.json"]
+    with naming(model):
         return Path(snapshot_download(model, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"Cannot read {model!r}: neither a folder here, nor reachable on the Hub. Check the name and the "
-            f"connection, or run `hf auth login` for a gated model. ({reason})"
-        ) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import find_adapter_config_file
 
+from ..naming import naming
 from .config import EvaluationConfig
 
 
@@ -36,7 +37,7 @@ class Model:
     def __init__(self, config: EvaluationConfig):
         self.name = config.model
         self.adapter, self.base, self.lora_rank = None, config.model, None
-        try:
+        with naming(config.model):
             if adapter_file := find_adapter_config_file(config.model):
                 adapter = json.loads(Path(adapter_file).read_text(encoding="utf-8"))
                 self.adapter, self.base, self.lora_rank = (
@@ -45,10 +46,6 @@ class Model:
                     adapter["r"],
                 )
             self.hf_config = AutoConfig.from_pretrained(self.base)
-        except OSError as error:
-            raise ValueError(
-                f"model={config.model!r} is neither a folder with a model here nor reachable on the Hub. ({error})"
-            ) from error
         # An adapter may bring a tokenizer of its own, e.g. with another chat template.
         own = self.adapter and Path(self.adapter, "tokenizer_config.json").is_file()
         self.tokenizer = self.adapter if own else self.base

@@ -81,7 +81,7 @@ def test_samples_with_unusual_line_ends_are_read_again(tmp_path):
 
 
 def test_a_model_that_is_not_there(offline):
-    with pytest.raises(ValueError, match="neither a folder with a model here nor reachable"):
+    with pytest.raises(ValueError, match="'no/such-model': neither a folder with a model here, nor reachable"):
         evaluate(EvaluationConfig(model="no/such-model", benchmarks=["synthetic"]))
     with pytest.raises(ValueError, match="Nothing to evaluate"):
         EvaluationConfig()
