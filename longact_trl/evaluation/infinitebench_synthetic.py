@@ -6,16 +6,8 @@ Texts and numbers are those of OpenBMB/InfiniteBench at 88b3daa6 (2024-06-13; MI
 files, except that their keys were drawn without a seed.
 """
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING, NamedTuple
-
-from .ruler.fitting import fit
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from typing import NamedTuple
 
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
@@ -82,24 +74,3 @@ def make_sample(rng: random.Random, task: str, num_noise: int, place: int) -> di
     context = NOISE * place + line.format(key=key) + NOISE * (num_noise - place)
     row = {"context": context, "input": question, "answer": [key], "options": []}
     return row | {"len": TOKENS_PER_NOISE * (num_noise - place)}
-
-
-def noise_lines(task: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> int:
-    """
-    `num_noise` for contexts of `max_tokens` tokens at most, and close to that many.
-
-    Raises:
-        `ValueError`: If the line to find alone has more.
-    """
-    rng = random.Random(task)
-
-    def context(size: int) -> str:
-        return make_sample(rng, task, size, size // 2)["context"]
-
-    def measure(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    # Keys differ in tokens: by no more than the two that stand in the line have digits.
-    margin = 2 * len(make_sample(rng, task, 0, 0)["answer"][0])
-    _, _, size = fit(context, measure, max_tokens - margin, smallest=0, guess=1)
-    return size
