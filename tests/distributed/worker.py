@@ -13,9 +13,9 @@ from transformers import TrainerCallback
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_model, make_prompts, spread_reward  # noqa: E402  (not a package)
+from conftest import make_args, make_model, make_prompts, spread_reward  # noqa: E402  (not a package)
 
-from longact_trl import LongActConfig, LongActTrainer  # noqa: E402
+from longact_trl import LongActTrainer  # noqa: E402
 from longact_trl.gradients import row_parameters  # noqa: E402
 from longact_trl.magnitude import MagnitudeObserver  # noqa: E402
 from longact_trl.projections import find_projections  # noqa: E402
@@ -54,22 +54,12 @@ def check_magnitudes() -> None:
 
 def make_trainer(name: str, callbacks=(), **kwargs) -> LongActTrainer:
     settings = {
-        "use_cpu": True,
-        "bf16": False,
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
-        "num_generations": 4,
-        "max_completion_length": 6,
         "max_steps": 4,
-        "learning_rate": 1e-2,
-        "lr_scheduler_type": "constant",
         "gradient_checkpointing": BACKEND != "fsdp2",  # there it belongs into the accelerate config
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
     }
-    args = LongActConfig(f"{OUT}/{name}", **{**settings, **kwargs})
+    args = make_args(f"{OUT}/{name}", **{**settings, **kwargs})
     adapter = {}
     if LORA:
         from peft import LoraConfig
