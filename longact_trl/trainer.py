@@ -87,9 +87,10 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
         model_id = model if isinstance(model, str) else get_config_model_id(model.config)
         args = args or LongActConfig(f"{model_id.split('/')[-1]}-LongAct")
         config = load_config(model, args) if isinstance(model, str) else model.config
-        uses_adapter = kwargs.get("peft_config") is not None or (model is not model_id and is_peft_model(model))
+        adapter = kwargs.get("peft_config") or (model is not model_id and is_peft_model(model))
+        quantised = bool(kwargs.get("quantization_config") or "quantization_config" in (args.model_init_kwargs or {}))
         check_vllm(args)
-        check_model_config(config, args, uses_adapter)
+        check_model_config(config, args, adapter, quantised)
         check_rope(config, args)
         shares_prefixes(config, args)
         rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
@@ -256,6 +257,13 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        dtypes = {name: param.dtype for name, param in self.model.named_parameters()}
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, param in self.model.named_parameters():
+            if param.dtype != dtypes[name]:  # PEFT loads in float32 what TRL trains in bfloat16 (QLoRA)
+                param.data = param.data.to(dtypes[name])
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)

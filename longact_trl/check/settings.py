@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from transformers.utils import is_kernels_available
+from trl import get_peft_config
 
 from ..masks import num_selected
 from ..preflight import check_model_config, check_rope
@@ -47,8 +48,8 @@ def model(subject: Subject) -> str:
     note = "".join(f" ({note})" for note in subject.notes)
     if not subject.is_rl:
         return f"{type(config).__name__.removesuffix('Config')}{note}"
-    args = subject.args
-    check_model_config(config, args, subject.model_args.use_peft)
+    args, quantised = subject.args, subject.model_args.load_in_4bit or subject.model_args.load_in_8bit
+    check_model_config(config, args, get_peft_config(subject.model_args), quantised)
     try:
         shape = subject.shape
     except CannotCheck as reason:
