@@ -8,6 +8,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 import trl.import_utils as trl_imports
 import yaml
 from conftest import DISK_USAGE
@@ -202,6 +203,17 @@ def test_disk(write, monkeypatch):
     assert verdicts_of(write(save_strategy="no"))["disk"][0] == FAIL  # the model is saved at the end
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: DISK_USAGE(GIB, 0, 8 * 10**6))
     assert verdicts_of(write(save_strategy="no"))["disk"][0] == PASS
+
+
+def test_a_machine_that_only_prepares_the_run(write, monkeypatch):
+    """Its disk and its logins are not those of the run, which is why they warn and do not fail."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: DISK_USAGE(GIB, 0, 10**6))
+    config = write(**GPUS, report_to="wandb", push_to_hub=True)
+    for gpu, expected in ((False, WARN), (True, FAIL)):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda gpu=gpu: gpu)
+        verdicts = verdicts_of(config)
+        assert [verdicts[name][0] for name in ("disk", "tracker", "Hub")] == [expected] * 3
+        assert ("cannot train for want of a GPU" in verdicts["disk"][1]) is not gpu
 
 
 def test_no_key_is_shown(write, monkeypatch):

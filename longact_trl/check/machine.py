@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import wraps
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,6 +73,22 @@ def memory(subject: Subject) -> str:
     return numbers
 
 
+def where_it_trains(check: Callable[[Subject], str]) -> Callable[[Subject], str]:
+    """Let a failure be a warning on a machine that only prepares a run for another one."""
+
+    @wraps(check)
+    def checked(subject: Subject) -> str:
+        try:
+            return check(subject)
+        except ValueError as error:
+            if subject.trains_here:
+                raise
+            return Caution(f"here, where the run cannot train for want of a GPU: {error}")
+
+    return checked
+
+
+@where_it_trains
 def disk(subject: Subject) -> str:
     """The checkpoints fit the disk."""
     folder = Path(subject.args.output_dir).absolute()
@@ -88,6 +106,7 @@ def disk(subject: Subject) -> str:
     return text
 
 
+@where_it_trains
 def tracker(subject: Subject) -> str:
     """The trackers are installed and logged in."""
     found = []
@@ -118,6 +137,7 @@ def _login(name: str, args) -> str:
     return "no login needed"
 
 
+@where_it_trains
 def hub(subject: Subject) -> str:
     """Who wants to push can."""
     return f"pushes to the Hub, {_hub_user()}" if subject.args.push_to_hub else "nothing is pushed"

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from datasets import Dataset
 from huggingface_hub import is_offline_mode
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
@@ -88,6 +89,11 @@ class Subject:
     @property
     def is_rl(self) -> bool:
         return isinstance(self.args, LongActConfig)
+
+    @property
+    def trains_here(self) -> bool:
+        """Whether this machine could be the one that trains, or is only where the run is prepared."""
+        return self.on_cpu or torch.accelerator.is_available()
 
     @property
     def model(self) -> str:
