@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,27 @@ def how_to_continue(output_dir: str | Path, step: int) -> str:
         f"LongAct stopped after step {step}. {newest} is complete: once the cause above is removed, continue from it "
         "with `resume_from_checkpoint='auto'`."
     )
+
+
+@contextmanager
+def naming_unreadable(checkpoint: str | Path | None) -> Iterator[None]:
+    """
+    Say which checkpoint it is that cannot be read, which torch does not.
+
+    Args:
+        checkpoint (`str` or `Path`, *optional*):
+            Checkpoint folder that is read in the body.
+    """
+    try:
+        yield
+    except ValueError:  # of this package: the checkpoint can be read and does not fit
+        raise
+    except Exception as error:
+        error.add_note(
+            f"A file in {checkpoint} is damaged, or is not what a trainer writes there. Continue from an older "
+            "checkpoint: pass its folder as `resume_from_checkpoint`."
+        )
+        raise
 
 
 def holds_model_only(checkpoint: str | Path) -> bool:

@@ -11,7 +11,15 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import get_config_model_id
 
 from .callback import MaskRefreshCallback
-from .checkpoints import check_strategy, how_to_continue, load_rollouts, resolve_resume, save_rollouts, skip_epochs
+from .checkpoints import (
+    check_strategy,
+    how_to_continue,
+    load_rollouts,
+    naming_unreadable,
+    resolve_resume,
+    save_rollouts,
+    skip_epochs,
+)
 from .config import LongActConfig
 from .frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from .gradients import row_parameters
@@ -254,22 +262,29 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
         # What Trainer writes after this, on the main process, is trainer_state.json. It completes the checkpoint.
         self.accelerator.wait_for_everyone()
 
+    def _load_rng_state(self, checkpoint):
+        with naming_unreadable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         dtypes = {name: param.dtype for name, param in self.model.named_parameters()}
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with naming_unreadable(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, param in self.model.named_parameters():
             if param.dtype != dtypes[name]:  # PEFT loads in float32 what TRL trains in bfloat16 (QLoRA)
                 param.data = param.data.to(dtypes[name])
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with naming_unreadable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            if checkpoint is not None:
+                self.mask_refresh.load(checkpoint)
+                load_rollouts(self, checkpoint)
         if checkpoint is not None:
-            self.mask_refresh.load(checkpoint)
-            load_rollouts(self, checkpoint)
             if self._train_sampler is not None:
                 skip_epochs(self._train_sampler, checkpoint)
 

@@ -25,6 +25,7 @@ SIGNATURES = {
         "self", "model", "reward_funcs", "args", "train_dataset", "eval_dataset", "processing_class",
     ],
     Trainer._save_rng_state: ["self", "output_dir"],
+    Trainer._load_rng_state: ["self", "checkpoint"],
     Trainer._load_from_checkpoint: ["self", "resume_from_checkpoint", "model"],
     Trainer.get_decay_parameter_names: ["self", "model"],
     Trainer.train: ["self", "resume_from_checkpoint"],

@@ -34,7 +34,7 @@ def load_skeleton(model: str) -> nn.Module:
 
     refuse_adapter(model)
     with naming(model):
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)  # None would ask at a terminal
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{model!r} is a {config.model_type!r}, of which transformers has no causal language model.")
     with torch.device("meta"):
@@ -46,7 +46,7 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     with naming(model):
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
 
@@ -71,8 +71,9 @@ def load_model(model: str) -> "PreTrainedModel":
 
     logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
+    options = {"dtype": "auto", "device_map": "auto" if on_gpu else None, "trust_remote_code": False}
     with naming(model):
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto", device_map="auto" if on_gpu else None)
+        loaded = AutoModelForCausalLM.from_pretrained(model, **options)
     return (loaded if on_gpu else loaded.float()).eval()
 
 

@@ -45,7 +45,7 @@ class Model:
                     adapter["base_model_name_or_path"],
                     adapter["r"],
                 )
-            self.hf_config = AutoConfig.from_pretrained(self.base)
+            self.hf_config = AutoConfig.from_pretrained(self.base, trust_remote_code=False)  # None would ask
         # An adapter may bring a tokenizer of its own, e.g. with another chat template.
         own = self.adapter and Path(self.adapter, "tokenizer_config.json").is_file()
         self.tokenizer = self.adapter if own else self.base

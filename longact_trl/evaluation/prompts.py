@@ -168,4 +168,4 @@ def prompter_from_metadata(
 
 @cache
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(name)
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
