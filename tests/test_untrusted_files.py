@@ -73,15 +73,13 @@ def stopped(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("saved_as", ["pickle", "torch"])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
-def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path, stopped, name, saved_as):
+def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path, stopped, name, zipped):
     folder = shutil.copytree(stopped, tmp_path / "run")
     trap, marker = folder / "checkpoint-2" / name, tmp_path / "was_run"
     assert trap.is_file()
-    trap.write_bytes(pickle.dumps(Trap(marker)))
-    if saved_as == "torch":
-        torch.save({"state": Trap(marker)}, trap)
+    torch.save({"state": Trap(marker)}, trap, _use_new_zipfile_serialization=zipped)
     trainer = make_trainer(folder, max_steps=3, **EACH_STEP)
     if name == "training_args.bin":  # nobody reads it
         trainer.train(resume_from_checkpoint="auto")
@@ -94,12 +92,10 @@ def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path, stopped, name, saved_as):
     assert marker.exists()  # or it was no trap
 
 
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "longact/masks.safetensors", "longact/rollouts-0-of-1.safetensors"]
-)
+@pytest.mark.parametrize("name", ["model", "longact/masks", "longact/rollouts-0-of-1"])
 def test_a_damaged_file_is_named(tmp_path, stopped, name):
     folder = shutil.copytree(stopped, tmp_path / "run")
-    (folder / "checkpoint-2" / name).write_bytes(b"\x80\x04garbage")
+    (folder / "checkpoint-2" / f"{name}.safetensors").write_bytes(b"\x80\x04garbage")
     with pytest.raises(SafetensorError) as caught:
         make_trainer(folder, max_steps=3, **EACH_STEP).train(resume_from_checkpoint="auto")
     assert f"A file in {folder / 'checkpoint-2'} is damaged" in caught.value.__notes__[0]
@@ -161,9 +157,8 @@ def cold_start(model: str, out: Path) -> None:
 
 
 def evaluate(model: str, out: Path) -> None:
-    evaluate_recipe.main(
-        ["--config", "eval_tiny.yaml", *arguments(model=model, output_dir=out, backend="transformers")]
-    )
+    more = {"model": model, "output_dir": out, "backend": "transformers"}
+    evaluate_recipe.main(["--config", "eval_tiny.yaml", *arguments(**more)])
 
 
 @pytest.mark.parametrize("recipe", [train, cold_start, evaluate])
@@ -175,7 +170,7 @@ def test_a_recipe_refuses_a_model_with_code_of_its_own(tmp_path, own_model, mark
 
 @pytest.mark.parametrize("command", ["inspect", "perturb"])
 def test_a_command_refuses_a_model_with_code_of_its_own(tmp_path, own_model, marker, command):
-    done = CliRunner().invoke(app, [command, own_model, "--output", str(tmp_path / "out")])
+    done = CliRunner().invoke(app, [command, own_model, "--output", str(tmp_path / "out")], input="y\n" * 9)
     assert done.exit_code and not marker.exists()
     assert "contains custom code" in " ".join(f"{done.output} {done.exception}".split())
 
@@ -188,7 +183,6 @@ def test_check_refuses_a_model_with_code_of_its_own(own_model, write, marker, of
 
 
 def test_it_runs_where_that_is_asked_for(tmp_path, own_model, marker):
-    """Or the tests above would show nothing. The words are those of the recipe's data."""
-    with pytest.raises(Exception):  # noqa: B017  the prompts are longer than this model's window, whoever says so
-        train(own_model, tmp_path / "run", trust_remote_code="true")
+    """Or the tests above would show nothing."""
+    train(own_model, tmp_path / "run", trust_remote_code="true")
     assert marker.exists()
