@@ -94,12 +94,13 @@ def get_answer(example: Mapping, task: str) -> list[str] | str:
     answer = example["answer"]
     if task != "longbook_choice_eng":
         return answer
-    if isinstance(answer, str):
-        answer = [answer]
-    if len(answer) == 2 and answer[1] in tuple(LETTERS):
-        return answer
-    [text] = answer
-    return [text, LETTERS[list(example["options"]).index(text)]]
+    options = list(example.get("options", ()))
+    match [answer] if isinstance(answer, str) else answer:
+        case [text, letter] if letter in tuple(LETTERS):
+            return [text, letter]
+        case [text] if text in options:
+            return [text, LETTERS[options.index(text)]]
+    raise ValueError(f"answer={answer!r} is not exactly one of the options {options}")
 
 
 def score(task: str, prediction: str, label: Sequence[str] | str) -> float:
@@ -108,7 +109,7 @@ def score(task: str, prediction: str, label: Sequence[str] | str) -> float:
 
     Args:
         task (`str`):
-            One of `TASKS`.
+            One of `TASKS`, or `"kv_retrieval"` or `"longdialogue_qa_eng"`, of which only predictions can be scored.
         prediction (`str`):
             What the model wrote.
         label (`Sequence[str]` or `str`):
@@ -152,6 +153,20 @@ def score_choice(prediction: str, label: Sequence[str] | str) -> float:
         return float(len(text) >= start and any(text[start:].startswith(gold) for gold in label))
     letter = next((word for word in text.split() if word in LETTERS), None)  # "BC" is in "ABCD", too
     return float(letter is not None and letter in label)
+
+
+def score_word(prediction: str, label: Sequence[str] | str) -> float:
+    """Retrieve.KV, not among `TASKS`: the value must be a whole word; a label in a list never is."""
+    return float(label in _words(prediction))
+
+
+def score_name(prediction: str, label: Sequence[str] | str) -> float:
+    """En.Dia, not among `TASKS`: the name must be a word of the response in capitals."""
+    return float(label[0] in [word.upper() for word in _words(prediction)])
+
+
+def _words(text: str) -> list[str]:
+    return text.translate(dict.fromkeys(map(ord, f"{BLANKED}:"), " ")).split()
 
 
 def normalize_answer(text: str) -> str:
@@ -205,4 +220,6 @@ _SCORERS = {
     "longbook_qa_eng": score_qa_english,
     "longbook_qa_chn": score_qa_chinese,
     "longbook_choice_eng": score_choice,
+    "kv_retrieval": score_word,
+    "longdialogue_qa_eng": score_name,
 }

@@ -78,7 +78,8 @@ def summary_of(rows: Sequence[Mapping]) -> dict:
         `unfinished` (thinking that the budget cut off), `haystack` where there is one.
     """
     scored = [row["score"] for row in rows if row["score"] is not None]
-    summary = {"score": round(100 * sum(scored) / len(scored), 2) if scored else None, "num_samples": len(rows)}
+    # In RULER's order of operations: 100 times the sum first would round some halves the other way.
+    summary = {"score": round(sum(scored) / len(scored) * 100, 2) if scored else None, "num_samples": len(rows)}
     summary["skipped"] = len(rows) - len(scored)
     summary |= {name: sum(row[name] for row in rows) for name in ("truncated", "unfinished")}
     haystacks = sorted({row["haystack"] for row in rows if row.get("haystack")})

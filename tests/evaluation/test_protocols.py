@@ -126,9 +126,30 @@ def test_infinitebench_normalisation(case):
 
 @pytest.mark.parametrize("name", ["infinitebench_scoring", "infinitebench_published_samples"])
 def test_infinitebench_scores(name):
-    for case in cases(name, lambda case: case["task"] in infinitebench.TASKS):
+    for case in cases(name):
         score = infinitebench.score(case["task"], case["prediction"], case["references"])
         assert score == pytest.approx(case["official_score"], abs=1e-12), case
+
+
+@pytest.mark.parametrize(
+    ("task", "prediction", "label", "score"),
+    [
+        ("kv_retrieval", '{"7f-3": "a1-b2"}.', "a1-b2", 1.0),
+        ("kv_retrieval", "a1-b2", ["a1-b2"], 0.0),  # a list is no word
+        ("kv_retrieval", "xa1-b2", "a1-b2", 0.0),
+        ("longdialogue_qa_eng", "It was Ann:\nsurely!", ["ANN"], 1.0),
+        ("longdialogue_qa_eng", "ANN", ["Ann"], 0.0),
+        ("longdialogue_qa_eng", "DR. NO", ["DR. NO"], 0.0),  # words only
+    ],
+)
+def test_predictions_of_two_more_tasks_can_be_scored(task, prediction, label, score):
+    assert infinitebench.score(task, prediction, label) == score
+
+
+@pytest.mark.parametrize("answer", [None, [], ["Ada", "Bo"], ["Ada", "B", "A"], "B"])
+def test_an_answer_that_is_no_single_option_is_named(answer):
+    with pytest.raises(ValueError, match="is not exactly one of the options"):
+        infinitebench.get_answer({"answer": answer, "options": ["Ada", "Bo"]}, "longbook_choice_eng")
 
 
 def test_only_ascii_digits_make_a_key():

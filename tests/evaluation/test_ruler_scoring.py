@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from longact_trl.evaluation.results import summary_of
 from longact_trl.evaluation.ruler import postprocess, score, score_batch
 
 
@@ -33,6 +34,14 @@ def test_a_task_scores_as_officially(case):
             scored()
     else:
         assert scored() == case["official_score"]
+
+
+def test_a_runs_score_is_rounded_as_officially():
+    """54.375 is in RULER's order of operations a little less, in the other order a half that rounds up."""
+    golds, predictions = [list("wxyz")] * 40, ["w x y z"] * 21 + ["w x y"] + [""] * 18
+    scores = [score("niah_multivalue", *pair) for pair in zip(predictions, golds, strict=True)]
+    rows = [{"score": value, "truncated": False, "unfinished": False} for value in scores]
+    assert summary_of(rows)["score"] == score_batch("niah_multivalue", predictions, golds) == 54.37
 
 
 def test_what_evaluate_py_does_at_the_edges():
