@@ -4,21 +4,23 @@
     python benchmarks/ruler_generation.py --official PATH          # both, in turns, on the same texts
     python benchmarks/ruler_generation.py --length 4096 --tasks vt cwe --tokenizer MODEL
 
-Each figure is CPU seconds of a process of its own, imports included, so that a busy machine changes little. "Start" is
-the process that makes one sample; "each" is what every further sample adds, from a second process that makes
-`--samples` of them (take many at short lengths). Essays, questions and the longer word list are this package's
-stand-ins on both sides. The official generator runs as it is, in a temporary copy beside these texts; it needs
-tenacity, scipy, wonderwords and, for essays, nltk with `python -m nltk.downloader punkt_tab`. What it lacks is said in
-the table.
+Each figure is CPU seconds of a process of its own, so that a busy machine changes little. "First" is what it needs up
+to the end of its first sample, imports and the search for the sample size included; "each" is the median of the
+`--samples` after it. Essays, questions and the longer word list are this package's stand-ins on both sides. The
+official generator runs as it is, in a temporary copy beside these texts, with a clock in the place of its progress
+bar; it needs tenacity, scipy, wonderwords and, for essays, nltk with `python -m nltk.downloader punkt_tab`. What it
+lacks is said in the table.
 """
 
 import argparse
 import json
-import os
+import runpy
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from smollm2 import smollm2_135m
@@ -40,60 +42,85 @@ SCRIPTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--length", type=int, default=131072, help="tokens of a sample, budget included")
-    parser.add_argument("--samples", type=int, default=6, help="samples of the second process, 2 or more")
+    parser.add_argument("--samples", type=int, default=7, help="samples after the first, 1 or more")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--tokenizer", help="folder or Hub id; default SmolLM2's")
     parser.add_argument("--official", type=Path, help="a checkout of NVIDIA/RULER")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=("ours", "official"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.tokenizer = args.tokenizer or str(smollm2_135m())
     if args.worker:
-        return generate(args.worker, args)
-    if args.samples < 2:
-        parser.error(f"--samples {args.samples} must be 2 or more")
+        stamps = (clock_ours if args.worker == "ours" else clock_official)(args.tasks[0], args)
+        return print(json.dumps(stamps[-args.samples - 1 :]))
+    if args.samples < 1:
+        parser.error(f"--samples {args.samples} must be 1 or more")
 
     with tempfile.TemporaryDirectory() as scratch:
         official = copy_official(args.official, Path(scratch)) if args.official else None
         print(f"CPU seconds at {args.length} tokens, tokenizer {Path(args.tokenizer).name}", flush=True)
-        print("| task | ours: start | each | tokens/s | official: start | each | official / ours: start | each |")
+        print("| task | ours: first | each | tokens/s | official: first | each | official / ours: first | each |")
         print("|---|---|---|---|---|---|---|---|", flush=True)
         for task in args.tasks:
-            ours = measure([ours_command(task, args, count) for count in (1, args.samples)], args.samples)
+            ours, theirs = measure("ours", task, args), measure("official", task, args, official) if official else ""
+            if isinstance(ours, str):
+                sys.exit(f"{task}: {ours}")
             cells = [task, *(f"{seconds:.2f}" for seconds in ours), f"{args.length / ours[1]:,.0f}"]
-            if official:
-                commands = [official_command(task, args, official, count) for count in (1, args.samples)]
-                theirs = measure(commands, args.samples)
-                if isinstance(theirs, str):
-                    cells += [theirs, "", "", ""]
-                else:
-                    cells += [f"{seconds:.2f}" for seconds in theirs]
-                    cells += [f"{their / our:.1f}×" for their, our in zip(theirs, ours, strict=True)]
+            if isinstance(theirs, str):
+                cells += [theirs or "not run: no --official PATH", "", "", ""]
             else:
-                cells += ["not run: no --official PATH", "", "", ""]
+                cells += [f"{seconds:.2f}" for seconds in theirs]
+                cells += [f"{their / our:.1f}×" for their, our in zip(theirs, ours, strict=True)]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def generate(task: str, args: argparse.Namespace) -> None:
-    """What a process of ours does: samples of one task."""
+def measure(side: str, task: str, args: argparse.Namespace, folder: Path | None = None) -> tuple[float, float] | str:
+    """CPU seconds of a new process up to the first sample, and of each after it; or why there are none."""
+    command = [sys.executable, __file__, "--worker", side, "--tasks", task, "--length", str(args.length)]
+    command += ["--samples", str(args.samples), "--tokenizer", args.tokenizer]
+    command += ["--official", str(folder)] if folder else []
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return f"failed: {reason(done.stderr)}"
+    stamps = json.loads(done.stdout.splitlines()[-1])
+    return stamps[0], statistics.median(after - before for before, after in zip(stamps, stamps[1:], strict=False))
+
+
+def clock_ours(task: str, args: argparse.Namespace) -> list[float]:
+    """CPU seconds of this process at the end of each sample."""
     from transformers import AutoTokenizer
 
-    from longact_trl.evaluation.ruler import make_samples
+    from longact_trl.evaluation.ruler import samples
 
+    stamps, fit = [], samples.fit
+
+    def clocked(*args, **kwargs):
+        found = fit(*args, **kwargs)
+        stamps.append(time.process_time())
+        return found
+
+    samples.fit = clocked
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-    make_samples(task, tokenizer, args.length, args.samples, sources=Sources.stand_ins())
+    samples.make_samples(task, tokenizer, args.length, args.samples + 1, sources=Sources.stand_ins())
+    return stamps
 
 
-def measure(commands: list[list[str]], samples: int) -> tuple[float, float] | str:
-    """CPU seconds of the first command, and of each sample that the second makes more; or why there are none."""
-    seconds = []
-    for command in commands:
-        before = os.times()
-        done = subprocess.run(command, capture_output=True, text=True)
-        after = os.times()
-        if done.returncode:
-            return f"failed: {reason(done.stderr)}"
-        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    return seconds[0], (seconds[1] - seconds[0]) / (samples - 1)
+def clock_official(task: str, args: argparse.Namespace) -> list[float]:
+    """The same while the official script runs."""
+    import tqdm
+
+    stamps = []
+
+    class Clock(tqdm.tqdm):
+        def __iter__(self):
+            for item in super().__iter__():
+                yield item
+                stamps.append(time.process_time())
+
+    tqdm.tqdm = Clock
+    sys.argv = official_command(task, args, args.official, args.samples + 1)
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    return stamps
 
 
 def reason(stderr: str) -> str:
@@ -101,11 +128,6 @@ def reason(stderr: str) -> str:
     if "punkt" in stderr:
         return "nltk has no punkt_tab"
     return (stderr.strip().splitlines() or ["no message"])[-1][:80]
-
-
-def ours_command(task: str, args: argparse.Namespace, count: int) -> list[str]:
-    command = [sys.executable, __file__, "--worker", task, "--length", str(args.length), "--samples", str(count)]
-    return [*command, "--tokenizer", args.tokenizer]
 
 
 def official_command(task: str, args: argparse.Namespace, folder: Path, count: int) -> list[str]:
@@ -123,7 +145,7 @@ def official_command(task: str, args: argparse.Namespace, folder: Path, count: i
     names = {"haystack": "type_haystack", "type_k": "type_needle_k", "type_v": "type_needle_v"}
     names |= {"num_k": "num_needle_k", "num_v": "num_needle_v", "num_q": "num_needle_q"}
     settings |= {names.get(name, name): value for name, value in task_args.items()}
-    command = [sys.executable, str(folder / "synthetic" / f"{SCRIPTS[family]}.py")]
+    command = [str(folder / "synthetic" / f"{SCRIPTS[family]}.py")]
     return command + [text for name, value in settings.items() for text in (f"--{name}", str(value))]
 
 
