@@ -195,9 +195,9 @@ def check_vllm(args: LongActConfig) -> None:
         warnings.simplefilter("always")
         available = is_vllm_available()
     if not available:
-        raise ValueError("`use_vllm=True`, but vLLM is not installed. Run `pip install longact-trl[vllm]`.")
+        raise ValueError('`use_vllm=True`, but vLLM is not installed. Run `pip install "longact-trl[vllm]"`.')
     if caught:  # TRL only warns, and the run then dies in its first generation
-        raise ValueError(f"{caught[0].message} Run `pip install longact-trl[vllm]`.")
+        raise ValueError(f'{caught[0].message} Run `pip install "longact-trl[vllm]"`.')
 
 
 def load_config(model: str, args: LongActConfig) -> PretrainedConfig:

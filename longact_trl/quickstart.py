@@ -9,6 +9,7 @@ the same prompts, and draws the run. Nothing is downloaded.
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -63,7 +64,7 @@ def main() -> None:
     console.print(accuracy_table(*by_task, paired_difference(before, after)))
     console.print(f"With greedy decoding {gain_line(greedy_before, greedy_after)}")
     console.print(summary(run, output_dir, picture, time.perf_counter() - start))
-    console.print(next_steps(root, output_dir))
+    console.print(next_steps(root, output_dir), soft_wrap=True)  # whole lines, to be copied
 
 
 def recipe_root() -> Path:
@@ -98,6 +99,11 @@ def training_command(root: Path, output_dir: Path) -> list[str]:
     return [*launch, *recipe, "--model_name_or_path", relative(MODEL), "--output_dir", str(output_dir)]
 
 
+def accelerate() -> str:
+    """What starts accelerate: its name where the environment is activated, else its path."""
+    return "accelerate" if shutil.which("accelerate") else relative(Path(sys.executable).with_name("accelerate"))
+
+
 def relative(path: Path) -> str:
     """A path below the working directory as one would type it, any other one in full."""
     path, here = path.resolve(), Path.cwd().resolve()
@@ -127,7 +133,7 @@ def measure(model_dir: Path, held_out: Dataset, max_new_tokens: int, title: str)
 
 
 def introduction(config: dict, output_dir: Path, command: list[str]) -> Panel:
-    shown = shlex.join(["accelerate", "launch", *command[3:]])
+    shown = shlex.join([accelerate(), "launch", *command[3:]])
     return Panel(
         "A Qwen3 of 1.3 million parameters reads synthetic contexts with facts hidden in them and answers questions "
         f"about them.\n{config['max_steps']} steps of {config['loss_type'].upper()} teach it to do so more reliably, "
@@ -178,13 +184,13 @@ def summary(run: Run, output_dir: Path, picture: Path, seconds: float) -> Table:
 
 def next_steps(root: Path, output_dir: Path) -> str:
     recipe = relative(root / "recipes" / "grpo_longact.py")
-    configs = relative(root / "accelerate_configs")
+    launch = f"{accelerate()} launch --config_file {relative(root / 'accelerate_configs')}"
     return (
         "Next, the same run with rows chosen at random (the paper's control):\n"
-        f"  accelerate launch --config_file {configs}/cpu.yaml {recipe} --config {CONFIG} "
+        f"  {launch}/cpu.yaml {recipe} --config {CONFIG} "
         f"--model_name_or_path {relative(MODEL)} --strategy random --output_dir {output_dir}-random\n"
-        "and the paper's run, on 8×80 GB:\n"
-        f"  accelerate launch --config_file {configs}/zero3.yaml {recipe} --config qwen3_8b.yaml"
+        'and the paper\'s run, on 8×80 GB, after `pip install "longact-trl[vllm,deepspeed]"`:\n'
+        f"  {launch}/zero3.yaml {recipe} --config qwen3_8b.yaml"
     )
 
 

@@ -77,8 +77,10 @@ def find_config(name: str, recipe_dir: str | Path) -> Path:
     if not os.path.dirname(name) or (beside.is_file() and not path.is_file() and not name.startswith(".")):
         path = beside
     if not path.is_file():
-        own = ", ".join(sorted(p.relative_to(recipe_dir).as_posix() for p in Path(recipe_dir).rglob("*.yaml")))
-        raise ValueError(f"There is no config {str(path)!r}. Give a path, or one of {own}.")
+        own = sorted(p.relative_to(recipe_dir).as_posix() for p in Path(recipe_dir).rglob("*.yaml"))
+        close = difflib.get_close_matches(name, own, n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        raise ValueError(f"There is no config {str(path)!r}. {hint}Give a path, or one of {', '.join(own)}.")
     return path
 
 

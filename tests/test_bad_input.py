@@ -177,13 +177,13 @@ def install_vllm(monkeypatch, version: str | None) -> None:
 @pytest.mark.parametrize("version", ["0.10.0", "99.0"])
 def test_vllm_that_trl_does_not_support(tmp_path, no_weights, monkeypatch, version):
     install_vllm(monkeypatch, version)
-    with pytest.raises(ValueError, match=rf"{version}.*pip install longact-trl\[vllm\]"):
+    with pytest.raises(ValueError, match=rf'{version}.*pip install "longact-trl\[vllm\]"'):
         LongActTrainer(str(no_weights), spread_reward, make_args(tmp_path, use_vllm=True), make_prompts())
 
 
 def test_vllm_missing(tmp_path, no_weights, monkeypatch):
     install_vllm(monkeypatch, None)
-    with pytest.raises(ValueError, match=r"vLLM is not installed. Run `pip install longact-trl\[vllm\]`"):
+    with pytest.raises(ValueError, match=r'vLLM is not installed. Run `pip install "longact-trl\[vllm\]"`'):
         LongActTrainer(str(no_weights), spread_reward, make_args(tmp_path, use_vllm=True), make_prompts())
 
 

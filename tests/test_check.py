@@ -4,7 +4,9 @@ import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import huggingface_hub
 import pytest
@@ -122,6 +124,13 @@ def test_a_check_fails_on_what_it_is_for(write, case):
     [verdict] = [verdict for verdict in found if verdict.check == name]
     assert verdict.status == status, verdict
     assert re.search(text, verdict.text, re.DOTALL), verdict.text
+
+
+def test_without_deepspeed_everything_else_is_checked(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # as if it were not installed
+    verdicts = verdicts_of(write(**GPUS), gpus=8)
+    assert verdicts["sharding"] == (FAIL, ANY)
+    assert verdicts["memory"][0] == verdicts["batch"][0] == PASS
 
 
 @pytest.mark.parametrize(

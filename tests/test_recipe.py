@@ -127,7 +127,8 @@ def test_a_path_is_looked_up_beside_the_recipe_where_the_working_directory_has_n
     monkeypatch.chdir(tmp_path)
     assert parse("--config", "paper/qwen3_8b_dense.yaml")[1].strategy == "dense"
     for name in ("./qwen3_8b.yaml", "../qwen3_8b.yaml", "paper/qwen3_7b_dense.yaml"):
-        with pytest.raises(ValueError, match=r"no config .*paper/qwen3_8b_dense\.yaml"):
+        hint = r"no config .*Did you mean (paper/qwen3_8b_dense|qwen3_8b)\.yaml\? .*paper/qwen3_8b_dense\.yaml"
+        with pytest.raises(ValueError, match=hint):
             parse("--config", name)
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "qwen3_8b_dense.yaml").write_text("strategy: min\noutput_dir: runs/mine\n")

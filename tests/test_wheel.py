@@ -1,10 +1,11 @@
-"""The wheel holds what a user needs who has no clone: it is built, unpacked, and trains."""
+"""The wheel holds all that a user without a clone needs: it is tried where the repository cannot be imported."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -15,39 +16,69 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory) -> Path:
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("unpacked")
+def wheel(tmp_path_factory) -> Path:
+    source = tmp_path_factory.mktemp("source")
     for folder in ("longact_trl", "recipes", "accelerate_configs"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(source), str(source)]
-    subprocess.run(command, check=True, timeout=300)
-    (wheel,) = source.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(target)
-    return target
+    pip("wheel", "--no-deps", "--wheel-dir", source, source)
+    (built,) = source.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def run(wheel, tmp_path_factory):
+    """Runs a program of an environment that has the wheel, and of the tests' own only what pip put there."""
+    environment, folder = tmp_path_factory.mktemp("environment"), tmp_path_factory.mktemp("elsewhere")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    pip("--python", environment / "bin" / "python", "install", "--no-deps", wheel)
+    (site_packages,) = (environment / "lib").glob("*/site-packages")
+    # A line of a .pth is a place to import from. What lies there in .pth files, a clone's link among it, is not read.
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    variables |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+    def start(program: str, *arguments: str | Path) -> str:
+        command = [environment / "bin" / program, *arguments]
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    start.folder = folder
+    start.package = Path(start("python", "-c", "import longact_trl; print(longact_trl.__path__[0])").strip())
+    assert start.package.is_relative_to(environment)
+    return start
+
+
+def pip(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True, timeout=300)
 
 
 def files_of(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
 
 
-def test_every_file_is_in_it(unpacked):
-    package = unpacked / "longact_trl"
+def test_every_file_is_in_it(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    package = tmp_path / "longact_trl"
     assert files_of(ROOT / "longact_trl") <= files_of(package)
     assert files_of(ROOT / "recipes") == files_of(package / "recipes")
     assert files_of(ROOT / "accelerate_configs") == files_of(package / "accelerate_configs")
 
 
-def test_it_trains_without_a_clone(unpacked, tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(unpacked), "OMP_NUM_THREADS": "1"}
-    code = (
-        "import json; from pathlib import Path; import longact_trl\n"
-        "from longact_trl.quickstart import recipe_root, training_command\n"
-        "assert recipe_root() == Path(longact_trl.__file__).parent\n"
-        "print(json.dumps(training_command(recipe_root(), Path('run'))))"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, check=True, capture_output=True)
-    command = [*json.loads(printed.stdout.splitlines()[-1]), "--max_steps", "2"]
-    subprocess.run(command, env=env, cwd=tmp_path, check=True, timeout=300)
-    assert (tmp_path / "run" / "model.safetensors").is_file()
+def test_from_check_to_report(run):
+    """Every command of the README but the longest two, and the two recipes behind those."""
+    model = run.package / "assets" / "tiny_qwen3"
+    assert "15 pass" in run("longact", "check", "--config", "quickstart.yaml", "--model_name_or_path", model)
+    code = "import json; from pathlib import Path; from longact_trl.quickstart import recipe_root, training_command\n"
+    code += "print(json.dumps(training_command(recipe_root(), Path('trained'))))"
+    _, *training = json.loads(run("python", "-c", code))
+    run("python", *training, "--max_steps", "2")
+    assert "index.html" in run("longact", "inspect", "trained", "--length", "64", "--layers", "0")
+    assert (run.folder / "runs" / "inspect" / "trained" / "index.html").is_file()
+    run("longact", "drift", model, "trained", "--weights-only")
+    evaluation = ["--config", "eval_tiny.yaml", "--model", "trained", "--output_dir", "scores", "--num_samples", "2"]
+    run("python", run.package / "recipes" / "evaluate.py", *evaluation)
+    assert "ours" in run("longact", "report", "scores", "--output", "report")
+    assert {"report.md", "report.png"} <= {file.name for file in run.folder.iterdir()}

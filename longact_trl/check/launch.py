@@ -1,7 +1,6 @@
 """What an accelerate config says about a launch: how many ranks, and where weights, gradients and states lie."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 from ..config import check_fsdp_version
@@ -32,7 +31,7 @@ def read_launch(path: Path, gpus: int | None, weight_decay: float = 0.0, masked:
         `Placement`: Backend and ranks.
 
     Raises:
-        `LaunchError`: If the backend cannot mask rows, or is not installed.
+        `LaunchError`: If the backend cannot mask rows.
     """
     try:
         return _placement(path, gpus, weight_decay, masked)
@@ -68,8 +67,6 @@ def _placement(path: Path, gpus: int | None, weight_decay: float, masked: bool) 
 
 
 def _deepspeed(settings: dict, path: Path, ranks: int, weight_decay: float) -> Placement:
-    if find_spec("deepspeed") is None:
-        raise ValueError(f"{path.name} asks for DeepSpeed, which is not installed. Run `pip install deepspeed`.")
     zero = {"stage": settings.get("zero_stage", 2)}
     zero |= {what: {"device": settings.get(f"{what}_device")} for what in ("offload_optimizer", "offload_param")}
     if "deepspeed_config_file" in settings:

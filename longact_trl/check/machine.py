@@ -113,7 +113,7 @@ def tracker(subject: Subject) -> str:
     for name in subject.args.report_to:
         if find_spec(name) is None:
             raise ValueError(
-                f"`report_to: {name}`, but {name} is not installed. Run `pip install longact-trl[track]`."
+                f'`report_to: {name}`, but {name} is not installed. Run `pip install "longact-trl[track]"`.'
             )
         found.append(f"{name} ({_login(name, subject.args)})")
     return ", ".join(found) or "none asked for"

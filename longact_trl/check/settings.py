@@ -31,8 +31,10 @@ def batch(subject: Subject) -> str:
 
 
 def sharding(subject: Subject) -> str:
-    """The backend, which `read_launch` has accepted."""
+    """The backend, which `read_launch` has accepted, is installed."""
     placement = subject.placement
+    if placement.backend.startswith("zero") and find_spec("deepspeed") is None:
+        raise ValueError('It needs DeepSpeed, which is not installed. Run `pip install "longact-trl[deepspeed]"`.')
     offloaded = [name for name in ("optimizer", "weights") if getattr(placement, f"offload_{name}")]
     text = f"{placement.backend} on {placement.ranks} rank{'s' if placement.ranks > 1 else ''}"
     return (

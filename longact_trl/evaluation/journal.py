@@ -13,9 +13,14 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather, gather_object
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from tqdm import tqdm
+
+
+try:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import LM
+except ImportError as error:
+    raise ImportError('Benchmarks run through lm-eval: pip install "longact-trl[eval]"') from error
 
 
 # Requests that vLLM gets at once, and a crash loses: several times what it decodes together at long context.
