@@ -1,14 +1,19 @@
 """Share of held-out answers that are right, with 95 % intervals."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..rewards import answer_reward
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 Z = 1.959964  # 97.5 % quantile of the normal distribution: two-sided 95 %
@@ -60,6 +65,8 @@ def answers_right(
     Returns:
         `list[bool]`: One entry a row.
     """
+    from transformers import set_seed
+
     prompts = tokenizer.apply_chat_template(dataset["prompt"][:], add_generation_prompt=True, return_dict=False)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # so that a batch has little padding
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]

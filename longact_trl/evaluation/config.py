@@ -173,8 +173,13 @@ class EvaluationConfig:
 
     def __post_init__(self):
         for name in ("model_args", "ruler_sources"):  # the command line gives text
-            if isinstance(getattr(self, name), str):
-                setattr(self, name, json.loads(getattr(self, name)))
+            if isinstance(text := getattr(self, name), str):
+                try:
+                    setattr(self, name, json.loads(text))
+                except json.JSONDecodeError as error:
+                    raise ValueError(
+                        f'{name}={text!r} is not JSON: write \'{{"NAME": "VALUE"}}\'. ({error})'
+                    ) from error
         if not self.model:
             raise ValueError("Nothing to evaluate: give `--model` a Hub id or a folder.")
         _check_among("benchmarks", self.benchmarks, BENCHMARKS)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import reprlib
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -61,6 +62,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     model, folder, start = Model(config), Path(config.output_dir), time.time()
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     follows = {}
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
     for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
         first_turn = replace(unit, task=unit.task.removesuffix("_answer"))
         # RULER's prompts are made to fit; of the others, `strict` has to see all.
@@ -71,7 +73,6 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
             _count_truncated(unit, task, strict=True)
     if state.is_main_process:
         _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
     lm = lm or model.load(config)
     results = {
         "format": FORMAT,
@@ -233,6 +234,7 @@ def _claim(folder: Path, settings: dict) -> None:
     there = json.loads(file.read_text(encoding="utf-8"))
     differ = sorted(name for name in settings if settings[name] != there.get(name))
     if differ:
+        pairs = (f"{name}: {reprlib.repr(there.get(name))}, now {reprlib.repr(settings[name])}" for name in differ)
         raise ValueError(
-            f"{folder} holds a run with other settings ({', '.join(differ)}): give another `--output_dir`."
+            f"{folder} holds a run with other settings ({'; '.join(pairs)}): give another `--output_dir`."
         )

@@ -40,6 +40,7 @@ def offline(monkeypatch):
         ({"infinitebench_data": "some/where"}, "Download passkey.jsonl .* `infinitebench_data`"),
         ({"infinitebench_data": "generated", "benchmarks": ["infinitebench"]}, "but not 'longbook_sum_eng'"),
         ({"ruler_sources": {}}, "RULER needs essays"),
+        ({"ruler_sources": "{essays: stand-in}"}, r"ruler_sources='{essays: stand-in}' is not JSON: write '{\"NAME\""),
         ({"ruler_sources": {"essay": "stand-in"}}, "'essay' is not one of essays, squad"),
     ],
 )

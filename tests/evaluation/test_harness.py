@@ -46,13 +46,24 @@ def test_garbage_scores_0_on_every_task(config):
 
 
 @pytest.mark.parametrize("cot", [False, True])
+def test_garbage_after_the_right_thoughts_scores_0_on_every_task(config, cot):
+    """At two lengths, one where thinking takes from the prompt, one where the window holds both."""
+    lm = Says(lambda doc: f"<think>{', '.join(doc['gold'])}. {gold(doc)}</think>\n<answer>zq</answer>")
+    settings = {"protocol": "reasoning", "reasoning_tokens": 500, "longbench_v2_cot": cot, "lengths": [2048, 8192]}
+    scores = all_scores(evaluate(config(**settings, num_samples=1), lm))
+    assert len(scores) == 2 * len(RULER) + len(INFINITEBENCH) + 2 and set(scores.values()) == {0.0}
+
+
+@pytest.mark.parametrize("cot", [False, True])
 def test_a_reasoning_model_is_scored_after_its_thinking(config, cot):
     """The thinking names a wrong answer; the answer stands in tags, as LongAct's models are trained to write."""
     wrong = "The correct answer is (D). The pass key is 99999."
     lm = Says(lambda doc: f"<think>{wrong}</think>\n<answer>{gold(doc)}</answer>")
     benchmarks = ["longbench_v2", "ruler", "infinitebench"]
     settings = {"protocol": "reasoning", "reasoning_tokens": 500, "benchmarks": benchmarks, "longbench_v2_cot": cot}
+    settings["lengths"] = [2048, 8192]
     results = evaluate(config(**settings, num_samples=2), lm)
+    assert len(results["units"]) == 2 * len(RULER) + len(INFINITEBENCH) + 1
     assert set(all_scores(results).values()) == {100.0}
     assert results["protocol"] == "reasoning"
     published = {"answer": 128, "cot": 1024, "cot_answer": 128, "passkey": 6, "longbook_sum_eng": 1200, "cwe": 120}
@@ -200,7 +211,7 @@ def test_a_run_that_stopped_repeats_no_finished_request(config, tmp_path):
 
 def test_another_run_in_the_same_folder_is_refused(config):
     evaluate(config(benchmarks=["longbench_v2"]), Says(gold))
-    with pytest.raises(ValueError, match=r"other settings \(benchmarks, seed\)"):
+    with pytest.raises(ValueError, match=r"other settings \(benchmarks: .*'longbench_v2'.*; seed: 0, now 1\)"):
         evaluate(config(benchmarks=["synthetic"], seed=1), Says(gold))
     evaluate(config(benchmarks=["longbench_v2"], strict=True), Says(gold))
 

@@ -3,6 +3,8 @@
 import itertools
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,13 @@ def runs(tmp_path_factory):
         config = make_config(folder, label=label, num_samples=12, temperature=1.0)
         made.append((config.output_dir, evaluate(config, knows(share, seed=len(label)))))
     return made
+
+
+def test_a_report_loads_no_model_library():
+    """`longact report` reads JSON: four times as fast without transformers and datasets."""
+    code = "import longact_trl.evaluation.report, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert not {"lm_eval", "transformers", "datasets", "trl"} & set(done.stdout.split())
 
 
 def cells(report: str, title: str) -> list[list[str]]:
