@@ -13,6 +13,7 @@ import pytest
 
 
 ROOT = Path(__file__).parents[1]
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,7 @@ def run(wheel, tmp_path_factory):
     (site_packages,) = (environment / "lib").glob("*/site-packages")
     # A line of a .pth is a place to import from. What lies there in .pth files, a clone's link among it, is not read.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    variables |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    variables = ALONE | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 
     def start(program: str, *arguments: str | Path) -> str:
         command = [environment / "bin" / program, *arguments]
@@ -52,7 +52,7 @@ def run(wheel, tmp_path_factory):
 
 
 def pip(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True, timeout=300, env=ALONE)
 
 
 def files_of(folder: Path) -> set[str]:
