@@ -10,6 +10,7 @@ from .data.length import POLICIES
 from .frozen_rows import ROWWISE_OPTIMIZERS
 from .losses import check_policy_loss
 from .masks import STRATEGIES, check_sparsity_ratio
+from .recipe_config import fits
 from .row_sparse import ROW_SPARSE_CHOICES
 from .shared_prefix import MODES
 
@@ -193,6 +194,11 @@ class LongActConfig(GRPOConfig):
     )
 
     def __post_init__(self):
+        for name, hint in LongActConfig.__annotations__.items():
+            if not fits(getattr(self, name), hint):
+                raise ValueError(f"`{name}` must be {getattr(hint, '__name__', hint)}, got {getattr(self, name)!r}.")
+        if self.num_generations < 1:
+            raise ValueError(f"`num_generations` must be a number of completions, got {self.num_generations}.")
         _check_choice("strategy", self.strategy, STRATEGIES)
         _check_choice("update_rule", self.update_rule, UPDATE_RULES)
         _check_choice("saliency_source", self.saliency_source, SALIENCY_SOURCES)

@@ -1,9 +1,13 @@
 """How a recipe reads its YAML: names resolved beside the recipe, a base file, overrides, no unknown keys."""
 
 import difflib
+import math
 import os
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from trl import ModelConfig, TrlParser
@@ -29,7 +33,8 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
         `tuple`: One instance of each dataclass.
 
     Raises:
-        `ValueError`: If there is no such file, it has a key that no dataclass has, or a token is given.
+        `ValueError`: If there is no such file, it has a key that no dataclass has or a value that its field cannot
+            have, or a token is given.
     """
     argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
     parser = TrlParser(list(dataclass_types))
@@ -39,22 +44,86 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
             raise ValueError("`--config` needs a file, e.g. `--config qwen3_8b.yaml`.")
         path = find_config(argv[at + 1], recipe_dir)
         config = read_config(path)
-        os.environ.update({key: str(value) for key, value in config.pop("env", {}).items()})
-        known = {field for cls in dataclass_types for field in cls.__dataclass_fields__}
-        for key in config:
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                hint = f"Did you mean `{close[0]}`?" if close else "Remove it."
-                raise ValueError(f"{path} has an unknown key `{key}`. {hint}")
+        variables = config.pop("env", {})
+        check_values(path, config, dataclass_types)
+        if not isinstance(variables, dict):
+            raise ValueError(f"{path}: `env` must hold `NAME: value` lines, got {variables!r}.")
+        os.environ.update({str(key): str(value) for key, value in variables.items()})
         parser.set_defaults_with_config(**config)
         argv = argv[:at] + argv[at + 2 :]
-    parsed = parser.parse_args_and_config(argv)
+    try:
+        parsed = parser.parse_args_and_config(argv)
+    except ValueError:
+        raise
+    except Exception as error:  # what TRL's and transformers' own checks trip over
+        raise ValueError(f"The configuration cannot be used: {type(error).__name__}: {error}.") from error
     if any(getattr(args, "hub_token", None) for args in parsed):
         raise ValueError(
             "`hub_token` does not belong into a file or a command line, which end up in logs and training_args.bin. "
             "Set HF_TOKEN or run `hf auth login` instead."
         )
     return parsed
+
+
+def check_values(path: Path, config: dict, dataclass_types: Sequence[type]) -> None:
+    """
+    Check that each key of a file is a field, and each value of a type that the field can have.
+
+    Args:
+        path (`Path`):
+            The file, for messages.
+        config (`dict`):
+            What it says.
+        dataclass_types (`Sequence[type]`):
+            Dataclasses with the fields.
+
+    Raises:
+        `ValueError`: For the first key or value that cannot be.
+    """
+    fields = {name: field for cls in dataclass_types for name, field in cls.__dataclass_fields__.items()}
+    hints = {name: hint for cls in dataclass_types for name, hint in get_type_hints(cls).items()}
+    for key, value in config.items():
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"Did you mean `{close[0]}`?" if close else "Remove it."
+            raise ValueError(f"{path} has an unknown key `{key}`. {hint}")
+        is_default = value is None and fields[key].default is None
+        # A text is converted as on the command line, which names what it cannot convert.
+        if not (is_default or fits(value, hints[key]) or (isinstance(value, str) and _reads_text(hints[key]))):
+            name = getattr(hints[key], "__name__", str(hints[key])) if not get_args(hints[key]) else str(hints[key])
+            raise ValueError(f"{path}: `{key}` cannot be {value!r}: it must be {name.replace('NoneType', 'None')}.")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """
+    Whether a value read from YAML is of a type.
+
+    Args:
+        value (`Any`):
+            The value.
+        hint (`Any`):
+            A type, or a union, `Literal`, `list` or `dict` of types. A number must be finite.
+
+    Returns:
+        `bool`
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin in (list, tuple):
+        whole = origin is list or len(parts) == len(value if isinstance(value, list) else ())
+        return isinstance(value, list) and whole and all(fits(item, parts[0]) for item in value)
+    if hint in (float, int):  # `True` is an `int` to Python
+        kind = Real if hint is float else Integral
+        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(origin or hint, type) or isinstance(value, origin or hint)
+
+
+def _reads_text(hint: Any) -> bool:
+    """Whether argparse makes something of a text for a field of this type."""
+    return all(get_origin(part) is None or get_args(part)[0] is str for part in get_args(hint) or (hint,))
 
 
 def find_config(name: str, recipe_dir: str | Path) -> Path:
@@ -73,6 +142,8 @@ def find_config(name: str, recipe_dir: str | Path) -> Path:
     Raises:
         `ValueError`: If there is none; lists the recipe's own files.
     """
+    if "\0" in name:
+        raise ValueError(f"There is no config {name!r}: no path holds a NUL.")
     path, beside = Path(name), Path(recipe_dir, name)
     if not os.path.dirname(name) or (beside.is_file() and not path.is_file() and not name.startswith(".")):
         path = beside
@@ -84,27 +155,37 @@ def find_config(name: str, recipe_dir: str | Path) -> Path:
     return path
 
 
-def read_config(path: Path) -> dict:
+def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict:
     """
     Read a YAML file on top of its `base`, one file or a list.
 
     Args:
         path (`Path`):
             YAML file.
+        above (`tuple[Path, ...]`, *optional*):
+            Files that have this one as their base.
 
     Returns:
         `dict`: Keys of all, later bases winning over earlier ones and the file's own over both.
 
     Raises:
-        `ValueError`: If a file is no YAML mapping.
+        `ValueError`: If a file is no YAML mapping, or is its own base.
     """
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.resolve() in above:
+        raise ValueError(f"{path} is its own `base`. Remove that line in one of the files.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML in UTF-8: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold `key: value` lines, got {type(config).__name__}.")
     bases = config.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{path}: `base` must name a file or a list of files, got {bases!r}.")
     merged: dict = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged |= read_config(find_config(f"{path.parent}/{base}", path.parent))
+    for base in bases:
+        merged |= read_config(find_config(f"{path.parent}/{base}", path.parent), (*above, path.resolve()))
     return merged | config
 
 

@@ -25,7 +25,7 @@ from trl.rewards import get_soft_overlong_punishment
 from longact_trl import LongActConfig, LongActTrainer, answer_reward, format_reward
 from longact_trl.checkpoints import resolve_resume
 from longact_trl.data.mixture import load_mixture, source_names
-from longact_trl.data.rows import read_source
+from longact_trl.data.rows import read_prompts
 from longact_trl.preflight import load_processing_class
 from longact_trl.recipe_config import find_config, model_init_kwargs, parse_recipe
 from longact_trl.rewards import prefills_think
@@ -110,7 +110,7 @@ def main(argv: list[str]) -> None:
 def load_prompts(script_args: RecipeArguments, args: LongActConfig, tokenizer):
     if script_args.mixture:
         return load_mixture(find_config(script_args.mixture, RECIPES), tokenizer, args.chat_template_kwargs)
-    return read_source(script_args.dataset_name, script_args.dataset_train_split)
+    return read_prompts(script_args.dataset_name, script_args.dataset_train_split)
 
 
 def data_names(script_args: RecipeArguments) -> list[str]:

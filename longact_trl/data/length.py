@@ -49,7 +49,7 @@ def apply_length_policy(
         `Dataset` with the columns of `dataset`.
 
     Raises:
-        `ValueError`: If the policy is unknown, no prompt fits, or (with `error`) one does not.
+        `ValueError`: If the policy is unknown, a prompt has no token, none fits, or (with `error`) one does not.
     """
     if policy not in POLICIES:
         raise ValueError(f"the length policy must be one of {', '.join(POLICIES)}, but is {policy!r}")
@@ -58,6 +58,11 @@ def apply_length_policy(
     num_proc = _processes(dataset, num_proc)
     options = {"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}}
     lengths = prompt_lengths(dataset, tokenizer, num_proc, chat_template_kwargs)
+    if 0 in lengths:
+        raise ValueError(
+            f"{lengths.count(0)} of {len(lengths)} prompts have no token to begin from, the first is row "
+            f"{lengths.index(0)}: leave them out."
+        )
     fits = [length <= max_prompt_length for length in lengths]
     if all(fits):
         return dataset

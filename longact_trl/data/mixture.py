@@ -7,6 +7,7 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
+from ..recipe_config import fits, read_config
 from .docqa import load_docqa
 from .memagent import load_memagent
 from .rows import RL_FEATURES
@@ -95,8 +96,8 @@ def load_mixture(
         path = Path(mixture)
         if not path.is_file():
             raise ValueError(f"mixture {str(mixture)!r} is no file: give the path of a YAML file")
-        mixture = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(mixture, dict) or set(mixture) != {"seed", "sources"} or not mixture["sources"]:
+        mixture = read_config(path)
+    if set(mixture) != {"seed", "sources"} or not mixture["sources"] or not isinstance(mixture["sources"], list):
         raise ValueError(f"a mixture must have `seed` and a list of `sources`, but is {mixture!r}")
     seed = mixture["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -128,13 +129,13 @@ def source_names(mixture: str | Path) -> list[str]:
 
 def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> None:
     loader = source.get("loader") if isinstance(source, dict) else source
-    if not isinstance(source, dict) or loader not in LOADERS:
+    if not isinstance(source, dict) or not isinstance(loader, str) or loader not in LOADERS:
         raise ValueError(f"a source's loader must be one of {', '.join(LOADERS)}, but is {loader!r}")
     parameters = inspect.signature(LOADERS[loader]).parameters
     known = {"loader", "num_rows", *parameters} - OF_THE_RUN
     if unknown := set(source) - known:
         raise ValueError(
-            f"source {loader!r} has no option {', '.join(sorted(unknown))}: use {', '.join(sorted(known))}"
+            f"source {loader!r} has no option {', '.join(map(str, unknown))}: use {', '.join(sorted(known))}"
         )
     num_rows = source.get("num_rows")
     if num_rows is not None and (isinstance(num_rows, bool) or not isinstance(num_rows, int) or num_rows < 1):
@@ -147,6 +148,11 @@ def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> No
                 "source 'synthetic' needs the tokenizer of the run, with a chat template: pass `tokenizer`"
             )
         check_options(**{name: source.get(name, parameters[name].default) for name in known & {*parameters}})
+    for name in set(source) & set(parameters):
+        hint = parameters[name].annotation
+        if not fits(source[name], hint):
+            kind = hint.__name__ if isinstance(hint, type) else hint
+            raise ValueError(f"{name} of source {loader!r} must be {kind}, but is {source[name]!r}")
 
 
 def _load_part(source: dict, seed: int, of_the_run: dict) -> Dataset:

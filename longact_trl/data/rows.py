@@ -7,10 +7,13 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
+from pyarrow import ArrowException
 
 from .. import answers, rewards
 from ..answers import short_repr
@@ -56,11 +59,12 @@ def read_source(
             Whether rows come one by one instead of being downloaded first.
 
     Raises:
-        `ValueError`: If `source` is written like a path and nothing is there, or a folder has no file to read.
+        `ValueError`: If `source` is written like a path and nothing is there, a folder has no file to read, or a file
+            is not what its name says.
     """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix in _BUILDERS:
-        return load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
+        return _load_files(source, path.suffix, [str(path)], streaming)
     if path.is_dir():
         patterns = (
             [data_files] if isinstance(data_files, str) else data_files or [f"*{suffix}" for suffix in _BUILDERS]
@@ -72,7 +76,7 @@ def read_source(
                 f"{source!r} must hold files of one kind among {', '.join(_BUILDERS)}, but {patterns} finds "
                 f"{sorted(suffixes) or 'none'}: name the files in data_files"
             )
-        return load_dataset(_BUILDERS[suffixes.pop()], data_files=files, split="train", streaming=streaming)
+        return _load_files(source, suffixes.pop(), files, streaming)
     if path.exists() or path.suffix in _BUILDERS or source.startswith((".", "/", "~")):
         raise ValueError(
             f"source {source!r} is no {', '.join(_BUILDERS)} file and no folder: correct the path, or give a Hub id "
@@ -80,6 +84,68 @@ def read_source(
         )
     split = split if data_files is None else "train"  # what load_dataset calls the one split of named files
     return load_dataset(source, data_files=data_files, split=split, streaming=streaming)
+
+
+def _load_files(source: str, suffix: str, files: list[str], streaming: bool) -> Dataset | IterableDataset:
+    with _naming(source, suffix):
+        return load_dataset(_BUILDERS[suffix], data_files=files, split="train", streaming=streaming)
+
+
+@contextmanager
+def _naming(source: str, suffix: str) -> Iterator[None]:
+    try:
+        yield
+    except (DatasetGenerationError, ArrowException, ValueError, TypeError, AttributeError, StopIteration) as error:
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"{source!r} cannot be read as {suffix}: {type(reason).__name__}: {str(reason)[:MAX_PARTICULARS]}. Each "
+            "row must be an object with the same keys and types."
+        ) from error
+
+
+def read_prompts(source: str, split: str, max_bad_share: float = 0.01) -> Dataset:
+    """
+    Read a source whose rows have the columns of training already, and leave out those whose prompt cannot be used.
+
+    Args:
+        source, split:
+            As in [`read_source`].
+        max_bad_share (`float`, *optional*, defaults to `0.01`):
+            Share of bad rows above which the run stops.
+
+    Returns:
+        `Dataset` with the columns of the source.
+
+    Raises:
+        `ValueError`: If more than `max_bad_share` of the rows is bad, or no row is good.
+    """
+    rows = read_source(source, split)
+    if "prompt" not in rows.column_names:  # the trainer says who needs it
+        return rows
+    features = with_problem(rows.features)
+    checked = rows.map(_name_bad_prompt, features=features, writer_batch_size=ROWS_IN_MEMORY, desc="Checking prompts")
+    return keep_valid(checked, source, max_bad_share)
+
+
+def _name_bad_prompt(row: dict) -> dict:
+    try:
+        check_prompt(row["prompt"])
+    except InvalidRow as problem:
+        return {PROBLEM: str(problem)}
+    return {PROBLEM: None}
+
+
+def check_prompt(prompt: list[dict] | str) -> None:
+    """[`InvalidRow`] unless the prompt is text, or messages of text, and none of it is empty."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InvalidRow(f"the prompt is neither text nor messages: {short_repr(prompt)}")
+    for message in messages:
+        for name in ("role", "content"):
+            if not isinstance(message.get(name), str):
+                raise InvalidRow(f"a message whose {name} is no text: {short_repr(message.get(name))}")
+    if not messages or not all(message["content"].strip() for message in messages):
+        raise InvalidRow("the prompt is empty")
 
 
 def convert_rows(
@@ -135,20 +201,18 @@ def stream_rows(
     """
     path = Path(source["source"]).expanduser()
     files = [path, *path.glob("*")] if path.is_dir() else [path]
-    converted = Dataset.from_generator(
-        _generate,
-        features=with_problem(features),
-        gen_kwargs={  # no lists: datasets would take them for shards
-            "convert_row": convert_row,
-            "columns": tuple(features),
-            "code": code_hash(convert_row),
-            # datasets caches by these arguments alone, so a file that was edited must change them.
-            "stamps": tuple((str(file), file.stat().st_mtime_ns) for file in sorted(files) if file.exists()),
-            "max_rows": max_rows,
-            "seed": seed,
-            "source": source,
-        },
-    )
+    arguments = {  # no lists: datasets would take them for shards
+        "convert_row": convert_row,
+        "columns": tuple(features),
+        "code": code_hash(convert_row),
+        # datasets caches by these arguments alone, so a file that was edited must change them.
+        "stamps": tuple((str(file), file.stat().st_mtime_ns) for file in sorted(files) if file.exists()),
+        "max_rows": max_rows,
+        "seed": seed,
+        "source": source,
+    }
+    with _naming(source["source"], "rows"):
+        converted = Dataset.from_generator(_generate, features=with_problem(features), gen_kwargs=arguments)
     return keep_valid(converted, source["source"], max_bad_share)
 
 
@@ -164,7 +228,7 @@ def convert_or_name(row: dict, convert_row: Callable[[dict], dict], columns: tup
         return {**convert_row(row), PROBLEM: None}
     except InvalidRow as problem:
         return {**dict.fromkeys(columns), PROBLEM: str(problem)}
-    except (KeyError, TypeError, AttributeError, IndexError) as error:  # a field is missing, null or of another type
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:  # a field is not what it should be
         return {**dict.fromkeys(columns), PROBLEM: f"not in the schema of this source: {error!r}"}
 
 
@@ -205,8 +269,7 @@ def keep_valid(converted: Dataset, source: str, max_bad_share: float) -> Dataset
 
 def rl_row(prompt: list[dict], golds: list[str], kind: str, task: str) -> dict:
     """A row of `RL_FEATURES`; [`InvalidRow`] unless the prompt has text and every gold answer earns the reward."""
-    if not prompt or not all(message["content"].strip() for message in prompt):
-        raise InvalidRow("the prompt is empty")
+    check_prompt(prompt)
     check_golds(golds, kind)
     return {"prompt": prompt, "answer": golds, "answer_kind": kind, "task": task}
 
@@ -227,8 +290,7 @@ def check_golds(golds: list[str], kind: str | None) -> None:
 
 def sft_row(prompt: list[dict], completion: str, task: str) -> dict:
     """A row of `SFT_FEATURES`; [`InvalidRow`] unless the prompt has text and the tags are strictly right."""
-    if not prompt or not all(message["content"].strip() for message in prompt):
-        raise InvalidRow("the prompt is empty")
+    check_prompt(prompt)
     if format_reward([completion], strict=True) != [1.0]:
         raise InvalidRow(f"the completion is not one <think> and one <answer>: {short_repr(completion)}")
     return {"prompt": prompt, "completion": [{"role": "assistant", "content": completion}], "task": task}
