@@ -1,6 +1,5 @@
 """The wheel holds all that a user without a clone needs: it is tried where the repository cannot be imported."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -68,16 +67,21 @@ def test_every_file_is_in_it(wheel, tmp_path):
 
 
 def test_from_check_to_report(run):
-    """Every command of the README but the longest two, and the two recipes behind those."""
+    """Check, train, inspect, evaluate, report: whatever reads files that are no Python."""
     model = run.package / "assets" / "tiny_qwen3"
     assert "15 pass" in run("longact", "check", "--config", "quickstart.yaml", "--model_name_or_path", model)
-    code = "import json; from pathlib import Path; from longact_trl.quickstart import recipe_root, training_command\n"
-    code += "print(json.dumps(training_command(recipe_root(), Path('trained'))))"
-    _, *training = json.loads(run("python", "-c", code))
-    run("python", *training, "--max_steps", "2")
+    recipe = [
+        run.package / "recipes" / "grpo_longact.py",
+        "--config",
+        "quickstart.yaml",
+        "--model_name_or_path",
+        model,
+    ]
+    launch = ["--config_file", run.package / "accelerate_configs" / "cpu.yaml"]
+    training = ["-m", "accelerate.commands.launch", *launch, *recipe, "--output_dir", "trained", "--max_steps", "2"]
+    run("python", *training)
     assert "index.html" in run("longact", "inspect", "trained", "--length", "64", "--layers", "0")
     assert (run.folder / "runs" / "inspect" / "trained" / "index.html").is_file()
-    run("longact", "drift", model, "trained", "--weights-only")
     evaluation = ["--config", "eval_tiny.yaml", "--model", "trained", "--output_dir", "scores", "--num_samples", "2"]
     run("python", run.package / "recipes" / "evaluate.py", *evaluation)
     assert "ours" in run("longact", "report", "scores", "--output", "report")
