@@ -101,7 +101,8 @@ def training_command(root: Path, output_dir: Path) -> list[str]:
 
 def accelerate() -> str:
     """What starts accelerate: its name where the environment is activated, else its path."""
-    return "accelerate" if shutil.which("accelerate") else relative(Path(sys.executable).with_name("accelerate"))
+    own = Path(sys.executable).with_name("accelerate")
+    return "accelerate" if shutil.which("accelerate") == str(own) else relative(own)
 
 
 def relative(path: Path) -> str:

@@ -70,19 +70,12 @@ def test_from_check_to_report(run):
     """Check, train, inspect, evaluate, report: whatever reads files that are no Python."""
     model = run.package / "assets" / "tiny_qwen3"
     assert "15 pass" in run("longact", "check", "--config", "quickstart.yaml", "--model_name_or_path", model)
-    recipe = [
-        run.package / "recipes" / "grpo_longact.py",
-        "--config",
-        "quickstart.yaml",
-        "--model_name_or_path",
-        model,
-    ]
-    launch = ["--config_file", run.package / "accelerate_configs" / "cpu.yaml"]
-    training = ["-m", "accelerate.commands.launch", *launch, *recipe, "--output_dir", "trained", "--max_steps", "2"]
-    run("python", *training)
+    package, settings = run.package, ["--model_name_or_path", model, "--output_dir", "trained", "--max_steps", "2"]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", package / "accelerate_configs" / "cpu.yaml"]
+    run("python", *launch, package / "recipes" / "grpo_longact.py", "--config", "quickstart.yaml", *settings)
     assert "index.html" in run("longact", "inspect", "trained", "--length", "64", "--layers", "0")
     assert (run.folder / "runs" / "inspect" / "trained" / "index.html").is_file()
     evaluation = ["--config", "eval_tiny.yaml", "--model", "trained", "--output_dir", "scores", "--num_samples", "2"]
-    run("python", run.package / "recipes" / "evaluate.py", *evaluation)
+    run("python", package / "recipes" / "evaluate.py", *evaluation)
     assert "ours" in run("longact", "report", "scores", "--output", "report")
     assert {"report.md", "report.png"} <= {file.name for file in run.folder.iterdir()}
