@@ -7,10 +7,11 @@ read after `</think>`) and, where a benchmark has them, columns that results are
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from datasets import Dataset
+from datasets.exceptions import DatasetsError
 
 from ..data.rows import read_source
 from . import infinitebench as ib
@@ -22,6 +23,9 @@ from .truncation import keep_ends, keep_equal_ends
 
 LONGBENCH_V2 = "THUDM/LongBench-v2"
 INFINITEBENCH = "xinrongzhang2022/InfiniteBench"
+LONGBENCH_V2_COLUMNS = ("_id", "domain", "difficulty", "length", "context", "question", "answer")
+LONGBENCH_V2_COLUMNS += tuple(f"choice_{letter}" for letter in "ABCD")
+INFINITEBENCH_COLUMNS = ("id", "context", "input", "answer")
 GENERATED = "generated"
 RULER_SEED = 42  # of the data, as published; the seed of an evaluation is that of sampling
 RULER_SAMPLES = 500
@@ -55,7 +59,7 @@ def longbench_v2(
     prompter = prompter_from_metadata(**metadata)
     budget = prompter.budget(lb.MAX_NEW_TOKENS["cot" if turn == "cot" else "answer"])
     rows = []
-    for item in _read("longbench_v2_data", longbench_v2_data, "data.json", num_samples):
+    for item in _read("longbench_v2_data", longbench_v2_data, "data.json", num_samples, LONGBENCH_V2_COLUMNS):
         if turn == "cot_answer":
             if item["_id"] not in cot_responses:
                 continue
@@ -99,7 +103,8 @@ def infinitebench(
     if generated:
         items = infinitebench_synthetic.make_samples(task)[:num_samples]
     else:
-        items = _read("infinitebench_data", infinitebench_data, f"{task}.jsonl", num_samples)
+        columns = (*INFINITEBENCH_COLUMNS, *(["options"] if task == "longbook_choice_eng" else []))
+        items = _read("infinitebench_data", infinitebench_data, f"{task}.jsonl", num_samples, columns)
     rows = []
     for item in items:
         gold = ib.get_answer(item, task)
@@ -181,17 +186,25 @@ def _decoding(prompter: Prompter, budget: int) -> dict:
     return {"max_new_tokens": budget, "reasoning": prompter.reasoning}
 
 
-def _read(field: str, source: str, file: str, num_samples: int | None) -> Iterable[dict]:
+def _read(field: str, source: str, file: str, num_samples: int | None, columns: Sequence[str]) -> Iterable[dict]:
     """Rows of a Hub dataset's file, or of a local file or of that file in a local folder."""
-    folder_file = Path(source).expanduser() / file
+    path = Path(source).expanduser()
+    if (path / file).is_file():
+        path = path / file
+    elif path.exists() and path.name != file:
+        # What else lies there may be another task's, except with LongBench v2, which is one.
+        one_task = field == "longbench_v2_data"
+        if not (one_task and (path.is_file() or any(path.rglob("*.parquet")))):
+            raise ValueError(f"{field}: {source!r} is no folder with {file}.")
     try:
-        if folder_file.is_file():
-            rows = read_source(str(folder_file), "train")
-        else:
-            rows = read_source(source, "train", None if Path(source).expanduser().exists() else file)
-    except (OSError, ValueError) as error:
+        rows = read_source(str(path) if path.exists() else source, "train", None if path.exists() else file)
+    except (OSError, ValueError, DatasetsError) as error:
         raise ValueError(
             f"{field}: {source!r} can neither be read here nor reached on the Hub. Download {file} from the Hub where "
             f"there is a network, and give its folder as `{field}`. ({error})"
         ) from error
+    if missing := [column for column in columns if column not in rows.column_names]:
+        raise ValueError(
+            f"{field}: the rows of {source!r} have no {', '.join(missing)}: is it the benchmark's {file}?"
+        )
     return rows if num_samples is None else rows.select(range(min(num_samples, len(rows))))

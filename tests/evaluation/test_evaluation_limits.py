@@ -1,11 +1,13 @@
 """What a run refuses, what it counts as wrong, and what it must be able to read again."""
 
+import json
 from functools import partial
+from pathlib import Path
 
 import datasets
 import huggingface_hub
 import pytest
-from evaluation_helpers import NUM_SAMPLES, Says, gold, make_config
+from evaluation_helpers import NUM_SAMPLES, Says, gold, make_config, write_infinitebench, write_longbench_v2
 
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.evaluation.results import read_samples, write_samples
@@ -47,6 +49,37 @@ def offline(monkeypatch):
 def test_mistakes_are_named_before_the_model_is_loaded(config, settings, message, offline):
     with pytest.raises(ValueError, match=message):
         evaluate(config(**settings))
+
+
+def test_another_tasks_file_is_never_read_in_the_place_of_a_missing_one(config, tmp_path):
+    folder = write_infinitebench(tmp_path / "some")
+    Path(folder, "longbook_sum_eng.jsonl").unlink()
+    for source in (folder, f"{folder}/passkey.jsonl"):
+        with pytest.raises(ValueError, match="infinitebench_data: .* is no folder with (longbook_sum|number_str)"):
+            evaluate(config(benchmarks=["infinitebench"], infinitebench_data=source), Says(gold))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"_id": "a", "question": "?"}]', "have no domain, difficulty, length, context, answer, choice_A"),
+        ("no json", "can neither be read here"),
+    ],
+)
+def test_data_that_are_something_else_are_named(config, tmp_path, content, message):
+    (tmp_path / "data.json").write_text(content)
+    for source in (tmp_path, tmp_path / "data.json"):
+        with pytest.raises(ValueError, match=f"longbench_v2_data: .*{message}"):
+            evaluate(config(benchmarks=["longbench_v2"], longbench_v2_data=str(source)), Says(gold))
+
+
+def test_a_folder_of_parquet_files_is_read_as_longbench(config, tmp_path):
+    rows = json.loads(Path(write_longbench_v2(tmp_path / "json"), "data.json").read_text())
+    (tmp_path / "parquet").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "parquet" / "train-00000-of-00001.parquet")
+    settings = {"benchmarks": ["longbench_v2"], "longbench_v2_data": str(tmp_path / "parquet")}
+    [unit] = evaluate(config(**settings), Says(gold))["units"]
+    assert unit["score"] == 100.0
 
 
 def test_a_mistake_claims_no_folder(config):
