@@ -37,12 +37,13 @@ def main(argv: list[str]) -> None:
     table = Table(title=f"{config.label}, {config.protocol} protocol", title_justify="left")
     columns = ("name", "score", "num_samples", "skipped", "truncated", "unfinished")
     for column in columns:
-        table.add_column(column.removeprefix("num_"))
+        table.add_column(column.removeprefix("num_"), overflow="fold")
     for unit in results["units"]:
         table.add_row(*(str(unit[column]) for column in columns))
     console = Console()
     console.print(table)
-    console.print(f"Results: {Path(config.output_dir, RESULTS)}. Tables: longact report {config.output_dir}")
+    paths = f"Results: {Path(config.output_dir, RESULTS)}\nTables:  longact report {config.output_dir}"
+    console.print(paths, soft_wrap=True, highlight=False)  # in one line each, to be copied
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def start(output_dir: Path, *more: str, launch: list[str] = (), env: dict = ENV)
 def finish(process: subprocess.Popen, output_dir: Path) -> dict:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-4000:]
+    assert f"longact report {output_dir}\n" in output  # in one line, to be copied
     return read_results(output_dir)
 
 
