@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
+from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo, EvalResult, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from transformers.utils import logging
@@ -134,16 +135,23 @@ class HubMixin:
         return self.push_in_progress is not None and not self.push_in_progress.is_done()
 
     def init_hf_repo(self, token: str | None = None) -> None:
-        create = super().init_hf_repo
+        create, error = super().init_hf_repo, None
         try:
             persist(lambda: create(token))
-        except Exception as error:
+        except Exception as raised:
+            error = raised
             if self.args.push_to_hub:  # asked for before training, not by `push_to_hub`
                 error.add_note(
                     "LongAct creates the repository before it trains. To train without the Hub, set "
                     f"`push_to_hub=False` and push the model later with `{self._push_command()}`."
                 )
-            raise
+        # The first rank alone asks the Hub. Without its answer the others would wait for it in the next collective.
+        outcome = broadcast_object_list([self.hub_model_id, error and f"{type(error).__name__}: {error}"])
+        if error:
+            raise error
+        self.hub_model_id, failure = outcome
+        if failure:
+            raise RuntimeError(f"The first rank could not create the repository. {failure}")
 
     def push_to_hub(
         self,

@@ -36,6 +36,7 @@ class Hub(ThreadingHTTPServer):
         self.is_dead = False
         self.faults: dict[str, list[int | str]] = defaultdict(list)
         self.failed = Counter()
+        self.asked = Counter()
         self.files: dict[str, dict[str, bytes]] = {}
         self.commits: dict[str, list[str]] = defaultdict(list)
         self.storage: dict[str, bytes] = {}
@@ -61,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self):
         kind = next((kind for part, kind in KINDS.items() if part in self.path), None)
+        self.server.asked[kind] += 1
         fault = "drop" if self.server.is_dead else next(iter(self.server.faults[kind]), None)
         if fault and not self.server.is_dead:
             self.server.faults[kind].pop(0)
