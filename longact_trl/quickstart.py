@@ -64,7 +64,7 @@ def main() -> None:
     console.print(accuracy_table(*by_task, paired_difference(before, after)))
     console.print(f"With greedy decoding {gain_line(greedy_before, greedy_after)}")
     console.print(summary(run, output_dir, picture, time.perf_counter() - start))
-    console.print(next_steps(root, output_dir), soft_wrap=True)  # whole lines, to be copied
+    console.print(next_steps(root, output_dir), soft_wrap=True, markup=False)  # whole lines, to be copied
 
 
 def recipe_root() -> Path:
