@@ -278,7 +278,7 @@ def concentration_table(summary: dict) -> Table:
     table.add_column("layer", justify="right")
     for kind in kinds:
         table.add_column(f"{KINDS[kind]} energy", justify="right")
-        table.add_column(f"{KINDS[kind]} max/median", justify="right")
+        table.add_column(f"{KINDS[kind]} max / median", justify="right")
     layers: dict[str, dict[str, dict]] = {}
     for entry in summary["projections"].values():
         layers.setdefault(entry["layer"], {})[entry["kind"]] = entry
