@@ -117,7 +117,7 @@ def test_prompts_of_ones_own(tmp_path):
 def check_read(rows) -> None:
     for prompt in rows["prompt"]:
         texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
-        assert texts and all(isinstance(content, str) and content.strip() for content in texts)
+        assert all(isinstance(content, str) for content in texts) and any(content.strip() for content in texts)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,7 @@ def check_read(rows) -> None:
         ([1, 2], r"neither text nor messages: \[1, 2\]"),
         ([{"role": 5, "content": "?"}], "a message whose role is no text: 5"),
         ([{"role": "user"}], "a message whose content is no text: None"),
+        ([{"role": "user", "content": [{"type": "text", "text": "?"}]}], "a message whose content is no text: "),
         ([], "the prompt is empty"),
         (" \n", "the prompt is empty"),
     ],
@@ -136,3 +137,12 @@ def test_a_prompt_that_cannot_be_used_is_named(tmp_path, prompt, reason):
     path.write_text("\n".join(json.dumps({"prompt": prompt, "answer": "a"}) for _ in range(2)))
     with pytest.raises(ValueError, match=rf"own.jsonl: 2 of 2 rows are bad(.|\n)*{reason.split(':')[0]}"):
         read_prompts(str(path), "train")
+
+
+def test_a_prompt_that_is_used(tmp_path):
+    """Nothing in a system prompt, and an assistant that only calls a tool, are usual."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
+    prompt = [{"role": "system", "content": ""}, {"role": "user", "content": "?"}, call]
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"prompt": prompt}))
+    assert [message["content"] for message in read_prompts(str(path), "train")[0]["prompt"]] == ["", "?", None]

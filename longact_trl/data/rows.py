@@ -136,15 +136,27 @@ def _name_bad_prompt(row: dict) -> dict:
 
 
 def check_prompt(prompt: list[dict] | str) -> None:
-    """[`InvalidRow`] unless the prompt is text, or messages of text, and none of it is empty."""
+    """
+    Check that a prompt is text, or messages of which one has text.
+
+    Args:
+        prompt (`list[dict]` or `str`):
+            What a row has. The `content` of a message is text or, beside `tool_calls`, nothing. Chat templates of
+            text models leave out a list of parts without a word.
+
+    Raises:
+        `InvalidRow`: If it is anything else.
+    """
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidRow(f"the prompt is neither text nor messages: {short_repr(prompt)}")
     for message in messages:
-        for name in ("role", "content"):
-            if not isinstance(message.get(name), str):
-                raise InvalidRow(f"a message whose {name} is no text: {short_repr(message.get(name))}")
-    if not messages or not all(message["content"].strip() for message in messages):
+        if not isinstance(message.get("role"), str):
+            raise InvalidRow(f"a message whose role is no text: {short_repr(message.get('role'))}")
+        content = message.get("content")
+        if not isinstance(content, str) and (content is not None or not message.get("tool_calls")):
+            raise InvalidRow(f"a message whose content is no text: {short_repr(content)}")
+    if not any((message.get("content") or "").strip() for message in messages):
         raise InvalidRow("the prompt is empty")
 
 
