@@ -97,6 +97,8 @@ def _naming(source: str, suffix: str) -> Iterator[None]:
         yield
     except (DatasetGenerationError, ArrowException, ValueError, TypeError, AttributeError, StopIteration) as error:
         reason = error.__cause__ or error
+        if isinstance(reason, OSError):  # the Hub cannot be reached, or a file cannot
+            raise
         raise ValueError(
             f"{source!r} cannot be read as {suffix}: {type(reason).__name__}: {str(reason)[:MAX_PARTICULARS]}. Each "
             "row must be an object with the same keys and types."
