@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from overhead import Worker, peak_memory
 from rich.console import Console
 from rich.table import Table
 from smollm2 import smollm2_135m
+from turns import Worker, peak_memory
 
 
 ARMS = ("trl", "shared")

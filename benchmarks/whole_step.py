@@ -17,10 +17,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from overhead import STOCK, Clock, Worker, make_trainer
+from overhead import STOCK, make_trainer
 from rich.console import Console
 from rich.table import Table
 from smollm2 import smollm2_135m
+from turns import Clock, Worker
 
 
 LONGACT = "current_batch"

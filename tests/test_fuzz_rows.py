@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from longact_trl.data import am_deepseek, docqa, memagent
 from longact_trl.data.am_deepseek import load_am_deepseek
-from longact_trl.data.rows import RL_FEATURES, SFT_FEATURES, convert_or_name, read_prompts, read_source, with_problem
+from longact_trl.data.rows import RL_FEATURES, SFT_FEATURES, convert_or_name, read_prompts, with_problem
+from longact_trl.data.source import read_source
 
 
 EVERYTHING = list(HealthCheck)

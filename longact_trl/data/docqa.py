@@ -6,7 +6,8 @@ from datasets import Dataset
 
 from ..answers import answer_matches
 from .prompts import ask_for_tags
-from .rows import RL_FEATURES, InvalidRow, convert_rows, read_source, rl_row
+from .rows import RL_FEATURES, InvalidRow, convert_rows, rl_row
+from .source import read_source
 
 
 HUB_ID = "Tongyi-Zhiwen/DocQA-RL-1.6K"

@@ -4,7 +4,8 @@ from datasets import Dataset
 
 from .docqa import answer_kind
 from .prompts import ask_for_tags
-from .rows import RL_FEATURES, InvalidRow, convert_rows, read_source, rl_row
+from .rows import RL_FEATURES, InvalidRow, convert_rows, rl_row
+from .source import read_source
 
 
 HUB_ID = "BytedTsinghua-SIA/hotpotqa"

@@ -1,4 +1,4 @@
-"""Rows of a source: read from the Hub or from files, converted one by one, and every bad one counted and named.
+"""Rows of a source, converted one by one, and every bad one counted and named.
 
 Rows stay on disk: `datasets` maps them through Arrow files, so memory does not grow with their number.
 """
@@ -7,18 +7,16 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
-from pyarrow import ArrowException
 
 from .. import answers, rewards
 from ..answers import short_repr
 from ..rewards import answer_reward, format_reward
 from . import prompts
+from .source import MAX_PARTICULARS, named_errors, read_source
 
 
 logger = logging.getLogger(__name__)
@@ -33,76 +31,10 @@ PROBLEM = "problem"
 ROWS_IN_MEMORY = 100
 # How many bad rows a message names for each reason.
 ROWS_NAMED = 5
-# And this many characters of what is wrong with the first of them.
-MAX_PARTICULARS = 120
-_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
 class InvalidRow(ValueError):
     """A row that cannot be used. The message is the reason, and after a first `: ` what is particular to the row."""
-
-
-def read_source(
-    source: str, split: str, data_files: str | list[str] | None = None, streaming: bool = False
-) -> Dataset | IterableDataset:
-    """
-    Read a source as it is: a `.jsonl`, `.json` or `.parquet` file, a folder of such files, or a dataset of the Hub.
-
-    Args:
-        source (`str`):
-            Path or Hub id.
-        split (`str`):
-            Split of a Hub dataset. Local files, and those named in `data_files`, are one split whatever its name.
-        data_files (`str` or `list[str]`, *optional*):
-            Files of the Hub dataset or of the folder to read; default all.
-        streaming (`bool`, *optional*, defaults to `False`):
-            Whether rows come one by one instead of being downloaded first.
-
-    Raises:
-        `ValueError`: If `source` is written like a path and nothing is there, a folder has no file to read, or a file
-            is not what its name says.
-    """
-    path = Path(source).expanduser()
-    if path.is_file() and path.suffix in _BUILDERS:
-        return _load_files(source, path.suffix, [str(path)], streaming)
-    if path.is_dir():
-        patterns = (
-            [data_files] if isinstance(data_files, str) else data_files or [f"*{suffix}" for suffix in _BUILDERS]
-        )
-        files = sorted(str(file) for pattern in patterns for file in path.glob(pattern))
-        suffixes = {Path(file).suffix for file in files}
-        if len(suffixes) != 1 or not suffixes <= set(_BUILDERS):
-            raise ValueError(
-                f"{source!r} must hold files of one kind among {', '.join(_BUILDERS)}, but {patterns} finds "
-                f"{sorted(suffixes) or 'none'}: name the files in data_files"
-            )
-        return _load_files(source, suffixes.pop(), files, streaming)
-    if path.exists() or path.suffix in _BUILDERS or source.startswith((".", "/", "~")):
-        raise ValueError(
-            f"source {source!r} is no {', '.join(_BUILDERS)} file and no folder: correct the path, or give a Hub id "
-            "such as 'Tongyi-Zhiwen/DocQA-RL-1.6K'"
-        )
-    split = split if data_files is None else "train"  # what load_dataset calls the one split of named files
-    return load_dataset(source, data_files=data_files, split=split, streaming=streaming)
-
-
-def _load_files(source: str, suffix: str, files: list[str], streaming: bool) -> Dataset | IterableDataset:
-    with _naming(source, suffix):
-        return load_dataset(_BUILDERS[suffix], data_files=files, split="train", streaming=streaming)
-
-
-@contextmanager
-def _naming(source: str, suffix: str) -> Iterator[None]:
-    try:
-        yield
-    except (DatasetGenerationError, ArrowException, ValueError, TypeError, AttributeError, StopIteration) as error:
-        reason = error.__cause__ or error
-        if isinstance(reason, OSError):  # the Hub cannot be reached, or a file cannot
-            raise
-        raise ValueError(
-            f"{source!r} cannot be read as {suffix}: {type(reason).__name__}: {str(reason)[:MAX_PARTICULARS]}. Each "
-            "row must be an object with the same keys and types."
-        ) from error
 
 
 def read_prompts(source: str, split: str, max_bad_share: float = 0.01) -> Dataset:
@@ -225,7 +157,7 @@ def stream_rows(
         "seed": seed,
         "source": source,
     }
-    with _naming(source["source"], "rows"):
+    with named_errors(source["source"], "rows"):
         converted = Dataset.from_generator(_generate, features=with_problem(features), gen_kwargs=arguments)
     return keep_valid(converted, source["source"], max_bad_share)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
-from ..data.rows import read_source
+from ..data.source import read_source
 from . import infinitebench as ib
 from . import infinitebench_synthetic
 from . import longbench_v2 as lb

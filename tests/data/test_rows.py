@@ -7,8 +7,10 @@ import pytest
 from data_helpers import FIXTURES, read_fixture, write_jsonl
 
 from longact_trl.data import rows as rows_module
+from longact_trl.data import source as source_module
 from longact_trl.data.memagent import load_memagent
-from longact_trl.data.rows import InvalidRow, read_source, rl_row, sft_row
+from longact_trl.data.rows import InvalidRow, rl_row, sft_row
+from longact_trl.data.source import read_source
 
 
 USER = [{"role": "user", "content": "?"}]
@@ -32,7 +34,7 @@ def test_a_folder_must_hold_files_of_one_kind(tmp_path):
 
 def test_named_files_of_the_hub_are_one_split(monkeypatch):
     asked = []
-    monkeypatch.setattr(rows_module, "load_dataset", lambda name, **options: asked.append((name, options["split"])))
+    monkeypatch.setattr(source_module, "load_dataset", lambda name, **options: asked.append((name, options["split"])))
     read_source("someone/rows", "test")
     read_source("someone/rows", "test", data_files="test.parquet")
     assert asked == [("someone/rows", "test"), ("someone/rows", "train")]
