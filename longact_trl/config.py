@@ -10,9 +10,9 @@ from .data.length import POLICIES
 from .frozen_rows import ROWWISE_OPTIMIZERS
 from .losses import check_policy_loss
 from .masks import STRATEGIES, check_sparsity_ratio
-from .recipe_config import fits
 from .row_sparse import ROW_SPARSE_CHOICES
 from .shared_prefix import MODES
+from .value_types import fits
 
 
 UPDATE_RULES = ("masked_gradient", "frozen_rows")

@@ -1,16 +1,15 @@
 """How a recipe reads its YAML: names resolved beside the recipe, a base file, overrides, no unknown keys."""
 
 import difflib
-import math
 import os
 from collections.abc import Sequence
-from numbers import Integral, Real
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import get_args, get_type_hints
 
 import yaml
 from trl import ModelConfig, TrlParser
+
+from .value_types import fits, reads_text
 
 
 def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_dir: str | Path) -> tuple:
@@ -89,41 +88,9 @@ def check_values(path: Path, config: dict, dataclass_types: Sequence[type]) -> N
             raise ValueError(f"{path} has an unknown key `{key}`. {hint}")
         is_default = value is None and fields[key].default is None
         # A text is converted as on the command line, which names what it cannot convert.
-        if not (is_default or fits(value, hints[key]) or (isinstance(value, str) and _reads_text(hints[key]))):
+        if not (is_default or fits(value, hints[key]) or (isinstance(value, str) and reads_text(hints[key]))):
             name = getattr(hints[key], "__name__", str(hints[key])) if not get_args(hints[key]) else str(hints[key])
             raise ValueError(f"{path}: `{key}` cannot be {value!r}: it must be {name.replace('NoneType', 'None')}.")
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """
-    Whether a value read from YAML is of a type.
-
-    Args:
-        value (`Any`):
-            The value.
-        hint (`Any`):
-            A type, or a union, `Literal`, `list` or `dict` of types. A number must be finite.
-
-    Returns:
-        `bool`
-    """
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(fits(value, part) for part in parts)
-    if origin is Literal:
-        return value in parts
-    if origin in (list, tuple):
-        whole = origin is list or len(parts) == len(value if isinstance(value, list) else ())
-        return isinstance(value, list) and whole and all(fits(item, parts[0]) for item in value)
-    if hint in (float, int):  # `True` is an `int` to Python
-        kind = Real if hint is float else Integral
-        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    return not isinstance(origin or hint, type) or isinstance(value, origin or hint)
-
-
-def _reads_text(hint: Any) -> bool:
-    """Whether argparse makes something of a text for a field of this type."""
-    return all(get_origin(part) is None or get_args(part)[0] is str for part in get_args(hint) or (hint,))
 
 
 def find_config(name: str, recipe_dir: str | Path) -> Path:
