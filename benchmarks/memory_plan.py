@@ -29,10 +29,10 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 import longact_trl
 from longact_trl import LongActConfig, LongActTrainer
-from longact_trl.memory import plan as formulas
-from longact_trl.memory.load import Load, Placement
-from longact_trl.memory.plan import MemoryPlan, plan
-from longact_trl.memory.shape import shape_of
+from longact_trl.check.memory import plan as formulas
+from longact_trl.check.memory.plan import MemoryPlan, plan
+from longact_trl.check.memory.shape import shape_of
+from longact_trl.check.memory.workload import Load, Placement
 
 
 TOLERANCE = 0.15

@@ -11,7 +11,7 @@ forward, backward, optimizer, each trainer's own bookkeeping. Each
 pair of turns gives a ratio, the table shows the median and the range. Generation is the same for both, so the ratio is
 also given without it: the stricter figure. The first turns warm up. Targets: time 1.02, peak memory 1.01.
 
-Prompts are not shared: that is `shared_prefix.py`. With `--shared-prefix` they are, and LongAct stands beside a
+Prompts are not shared: `shared_prefix.py` measures that. With `--shared-prefix` they are, and LongAct stands beside a
 `LongActTrainer` with `strategy="dense"` that shares them, too: what the masks cost, less what row-sparse gradients
 save. Target for time: 1.00.
 
@@ -82,7 +82,7 @@ def make_trainer(variant: str, options: argparse.Namespace, output_dir: str, sha
     from trl import GRPOConfig, GRPOTrainer
 
     from longact_trl import LongActConfig, LongActTrainer
-    from longact_trl.vllm_cpu import keep_weights_loadable
+    from longact_trl.models.vllm_cpu import keep_weights_loadable
 
     on_gpu = torch.cuda.is_available()
     settings = {

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from shared_prefix import flops
 
+from longact_trl.check.memory.plan import GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
-from longact_trl.memory.plan import GIB, RESERVE, plan
 
 
 H100_BF16 = 989e12  # operations a second, dense, as NVIDIA states for the SXM module

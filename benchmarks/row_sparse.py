@@ -7,7 +7,7 @@ First single projections: forward and backward of one linear layer, dense (no Lo
 the mask) and row-sparse, on the shapes of real models. The bound is the share of the operations that is left:
 (2 + share of rows) / 3, as forward and dX stay whole. The last column says what `row_sparse_gradients="auto"` does,
 and the lines below where row-sparse is slower than masked although auto takes it, or the other way round: the rule in
-`longact_trl/row_sparse.py` is made from this table.
+`longact_trl/method/row_sparse.py` is made from this table.
 
 Then forward and backward of a whole model, SmolLM2-135M unless `--model` names another, with random masks. Its bound
 counts linear layers and attention.
@@ -29,10 +29,10 @@ from rich.table import Table
 from smollm2 import smollm2_135m
 from torch import nn
 
-from longact_trl.gradients import GradientMasker
-from longact_trl.masks import num_selected, select_rows
-from longact_trl.projections import Projection, find_projections
-from longact_trl.row_sparse import is_worthwhile
+from longact_trl.method.gradients import GradientMasker
+from longact_trl.method.masks import num_selected, select_rows
+from longact_trl.method.projections import Projection, find_projections
+from longact_trl.method.row_sparse import is_worthwhile
 
 
 SHAPES = {  # model and kind -> input features, heads, head_dim

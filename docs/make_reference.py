@@ -12,8 +12,8 @@ import huggingface_hub
 from trl import GRPOConfig
 
 from longact_trl import LongActConfig
+from longact_trl.check.memory.plan import GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
-from longact_trl.memory.plan import GIB, RESERVE, plan
 
 
 DOCS = Path(__file__).parent

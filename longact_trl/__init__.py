@@ -7,13 +7,13 @@ from ._version import __version__
 
 
 if TYPE_CHECKING:
-    from .analysis.perturbation import perturb_activations
-    from .callback import MaskRefreshCallback
-    from .config import LongActConfig
-    from .magnitude import measure_magnitudes
-    from .masks import select_rows
-    from .rewards import answer_reward, format_reward
-    from .trainer import LongActTrainer
+    from .analysis.perturb.perturbation import perturb_activations
+    from .method.magnitude import measure_magnitudes
+    from .method.masks import select_rows
+    from .rewards.tagged import answer_reward, format_reward
+    from .training.config import LongActConfig
+    from .training.mask_refresh import MaskRefreshCallback
+    from .training.trainer import LongActTrainer
 
 __all__ = [
     "LongActConfig",

@@ -41,7 +41,7 @@ def check(
     ] = None,
 ) -> None:
     """Say what would go wrong with a run and what memory it takes: no GPU, no weights. Any field can be overridden."""
-    from .check.report import main
+    from .check.command import main
 
     raise typer.Exit(main(config, context.args, gpus, gpu_memory, accelerate_config))
 
@@ -64,7 +64,7 @@ def inspect(
     output: Annotated[Path | None, typer.Option(help="Default: runs/inspect/<model>.", show_default=False)] = None,
 ) -> None:
     """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
-    from .analysis.inspect_model import main
+    from .analysis.inspect.command import main
 
     site = "rope" if after_rope else "norm" if after_norm else "projection"
     with usage_errors():
@@ -98,7 +98,7 @@ def perturb(
     output: Annotated[Path | None, typer.Option(help="Default: runs/perturb/<model>.", show_default=False)] = None,
 ) -> None:
     """Clamp the top, bottom or random channels of each head, and see what is lost: accuracy, loss, repetition."""
-    from .analysis.perturb_report import main
+    from .analysis.perturb.command import main
 
     with usage_errors():
         main(
@@ -134,7 +134,7 @@ def drift(
     output: Annotated[Path | None, typer.Option(help="Default: runs/drift/<trained>.", show_default=False)] = None,
 ) -> None:
     """Show which rows of W_Q and W_K training moved, against what its masks allowed. Exit code 3: against them."""
-    from .analysis.drift_report import main
+    from .analysis.drift.command import main
 
     with usage_errors():
         code = main(

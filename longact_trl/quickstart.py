@@ -22,10 +22,10 @@ from rich.panel import Panel
 from rich.progress import track
 from rich.table import Table
 
-from .analysis.accuracy import Interval, accuracy_by_task, answers_right, paired_difference
 from .analysis.run_picture import Run, draw_run, load_run
 from .data.tiny_tasks import make_dataset
-from .recipe_config import read_config
+from .evaluation.held_out import Interval, accuracy_by_task, answers_right, paired_difference
+from .settings.recipe_yaml import read_config
 
 
 MODEL = Path(__file__).parent / "assets" / "tiny_qwen3"

@@ -32,7 +32,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from longact_trl.data.tiny_tasks import TASKS, generate_row, generate_rows, vocabulary
-from longact_trl.rewards import answer_reward
+from longact_trl.rewards.tagged import answer_reward
 
 
 OUTPUT_DIR = Path(__file__).parents[1] / "longact_trl" / "assets" / "tiny_qwen3"

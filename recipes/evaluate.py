@@ -23,7 +23,7 @@ from rich.table import Table
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.evaluation.results import RESULTS
 from longact_trl.evaluation.run import evaluate
-from longact_trl.recipe_config import parse_recipe
+from longact_trl.settings.recipe_yaml import parse_recipe
 
 
 RECIPES = Path(__file__).parent

@@ -23,12 +23,12 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 from trl.rewards import get_soft_overlong_punishment
 
 from longact_trl import LongActConfig, LongActTrainer, answer_reward, format_reward
-from longact_trl.checkpoints import resolve_resume
 from longact_trl.data.mixture import load_mixture, source_names
 from longact_trl.data.rows import read_prompts
-from longact_trl.preflight import load_processing_class
-from longact_trl.recipe_config import find_config, model_init_kwargs, parse_recipe
-from longact_trl.rewards import prefills_think
+from longact_trl.rewards.tagged import prefills_think
+from longact_trl.settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe
+from longact_trl.training.checkpoints import resolve_resume
+from longact_trl.training.preflight import load_processing_class
 
 
 RECIPES = Path(__file__).parent

@@ -20,10 +20,10 @@ from pathlib import Path
 from datasets import Dataset
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
-from longact_trl.checkpoints import resolve_resume
 from longact_trl.data.am_deepseek import HUB_ID, load_am_deepseek
 from longact_trl.data.tiny_tasks import make_dataset
-from longact_trl.recipe_config import model_init_kwargs, parse_recipe
+from longact_trl.settings.recipe_yaml import model_init_kwargs, parse_recipe
+from longact_trl.training.checkpoints import resolve_resume
 
 
 RECIPES = Path(__file__).parent

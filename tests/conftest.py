@@ -21,9 +21,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from longact_trl import LongActConfig, LongActTrainer, shared_prefix
-from longact_trl.packing import PackedLayout, plan
+from longact_trl import LongActConfig, LongActTrainer
+from longact_trl.packing.layout import PackedLayout, plan
 from longact_trl.quickstart import MODEL
+from longact_trl.training import shared_prefix
 
 
 WORDS = ["<pad>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<answer>", "</answer>", "user", "assistant"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from longact_trl.rewards import answer_reward
+from longact_trl.rewards.tagged import answer_reward
 
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from test_rewards import chat, tagged
 
-from longact_trl.answers import answer_matches
-from longact_trl.rewards import answer_reward
+from longact_trl.rewards.answers import answer_matches
+from longact_trl.rewards.tagged import answer_reward
 
 
 RIGHT = [

@@ -11,8 +11,8 @@ from peft import LoraConfig
 from transformers import GPT2Config, MambaConfig
 
 from longact_trl import LongActTrainer, answer_reward, format_reward
-from longact_trl.frozen_rows import check_deepspeed_optimizer
-from longact_trl.preflight import check_vllm, window_of
+from longact_trl.method.frozen_rows import check_deepspeed_optimizer
+from longact_trl.training.preflight import check_vllm, window_of
 
 
 def with_config(folder: Path, target: Path, **changes) -> Path:

@@ -19,11 +19,11 @@ from rich.console import Console
 from transformers import GPT2Config
 
 from longact_trl.check import machine
-from longact_trl.check.report import check, main
+from longact_trl.check.command import check, main
+from longact_trl.check.memory.plan import GIB
 from longact_trl.check.verdict import FAIL, PASS, UNKNOWN, WARN
 from longact_trl.data.docqa import convert_row
 from longact_trl.data.rows import InvalidRow
-from longact_trl.memory.plan import GIB
 from longact_trl.quickstart import MODEL
 
 

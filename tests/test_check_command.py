@@ -8,7 +8,7 @@ from datasets.utils.logging import enable_progress_bar
 from test_recipe import RECIPES, RUNS
 from typer.testing import CliRunner
 
-from longact_trl.check.report import check
+from longact_trl.check.command import check
 from longact_trl.check.subject import read_subject
 from longact_trl.check.verdict import FAIL, UNKNOWN
 from longact_trl.cli import app

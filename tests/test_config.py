@@ -6,9 +6,9 @@ import pytest
 from trl import GRPOConfig, TrlParser
 
 from longact_trl import LongActConfig
-from longact_trl.config import SALIENCY_SOURCES, UPDATE_RULES
-from longact_trl.masks import STRATEGIES
-from longact_trl.row_sparse import ROW_SPARSE_CHOICES
+from longact_trl.method.masks import STRATEGIES
+from longact_trl.method.row_sparse import ROW_SPARSE_CHOICES
+from longact_trl.training.config import SALIENCY_SOURCES, UPDATE_RULES
 
 
 OURS = LongActConfig.__annotations__

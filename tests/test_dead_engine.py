@@ -21,7 +21,7 @@ def run(folder: Path) -> None:
     from conftest import make_args, make_model, make_prompts, make_tokenizer, spread_reward, weights_of
 
     from longact_trl import LongActTrainer
-    from longact_trl.checkpoints import newest_complete_checkpoint
+    from longact_trl.training.checkpoints import newest_complete_checkpoint
 
     generation.LLM = partial(generation.LLM, dtype="float32", enforce_eager=True)  # quick to start
     model = folder / "model"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from longact_trl import LongActTrainer
-from longact_trl.checkpoints import newest_complete_checkpoint
+from longact_trl.training.checkpoints import newest_complete_checkpoint
 
 
 TESTS = Path(__file__).parent

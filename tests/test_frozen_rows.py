@@ -6,9 +6,9 @@ from conftest import make_args, make_model, make_trainer, weights_of
 from peft import LoraConfig
 from transformers import TrainerCallback
 
-from longact_trl.frozen_rows import ROWWISE_OPTIMIZERS, clear_first_moment
-from longact_trl.gradients import row_parameters
-from longact_trl.projections import find_projections
+from longact_trl.method.frozen_rows import ROWWISE_OPTIMIZERS, clear_first_moment
+from longact_trl.method.gradients import row_parameters
+from longact_trl.method.projections import find_projections
 
 
 class StepRecorder(TrainerCallback):

@@ -11,7 +11,7 @@ from trl import ModelConfig
 from longact_trl import LongActConfig
 from longact_trl.data.mixture import LOADERS, load_mixture
 from longact_trl.evaluation.config import EvaluationConfig
-from longact_trl.recipe_config import parse_recipe, read_config
+from longact_trl.settings.recipe_yaml import parse_recipe, read_config
 
 
 FUZZ = settings(

@@ -6,8 +6,8 @@ from conftest import assert_no_hooks, make_decoder, make_model, make_trainer
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
-from longact_trl.gradients import GradientMasker, row_parameters, zero_rows
-from longact_trl.projections import find_projections
+from longact_trl.method.gradients import GradientMasker, row_parameters, zero_rows
+from longact_trl.method.projections import find_projections
 
 
 def lora(model_type: str = "qwen3", **kwargs):

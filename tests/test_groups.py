@@ -2,7 +2,7 @@
 
 import torch
 
-from longact_trl.groups import answer_rewards, draw_prompts, varying_groups
+from longact_trl.training.completion_groups import answer_rewards, draw_prompts, varying_groups
 
 
 def test_varying_groups():

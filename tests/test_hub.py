@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.hub import PushInProgress, hf_api
 
 from longact_trl import LongActConfig, LongActTrainer
-from longact_trl.checkpoints import newest_complete_checkpoint
-from longact_trl.recipe_config import parse_recipe
+from longact_trl.settings.recipe_yaml import parse_recipe
+from longact_trl.training.checkpoints import newest_complete_checkpoint
 
 
 ROOT = Path(__file__).parents[1]
@@ -135,9 +135,9 @@ def test_a_push_in_the_background_that_fails_is_told_and_the_run_goes_on(hub, tm
     hub.faults["preupload"] = [403]
     kwargs = {"save_strategy": "steps", "save_steps": 3, "hub_strategy": "every_save"}
     trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny", push_to_hub=True, **kwargs)
-    with caplog.at_level(logging.WARNING, "longact_trl.hub"):
+    with caplog.at_level(logging.WARNING, "longact_trl.training.hub"):
         trainer.train()
-    (warning,) = [record.getMessage() for record in caplog.records if record.name == "longact_trl.hub"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "longact_trl.training.hub"]
     assert "403" in warning
     assert "checkpoint-3 was not pushed, but is complete. The next save pushes again." in warning
     assert newest_complete_checkpoint(tmp_path / "run").name == "checkpoint-3"

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -35,12 +34,3 @@ def test_every_public_name_is_there(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="LongActTrainr"):
         getattr(longact_trl, "LongActTrainr")  # noqa: B009
-
-
-def test_no_file_imports_one_to_its_right():
-    """projections → magnitude → masks → row_sparse → gradients → frozen_rows → callback → trainer."""
-    order = ["projections", "magnitude", "masks", "row_sparse", "gradients", "frozen_rows", "callback", "trainer"]
-    for position, module in enumerate(order):
-        source = Path(longact_trl.__file__).with_name(f"{module}.py").read_text()
-        for later in order[position + 1 :]:
-            assert f"from .{later} import" not in source, f"{module} imports {later}"

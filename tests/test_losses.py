@@ -9,7 +9,7 @@ import torch
 from conftest import make_trainer
 from trl import GRPOTrainer
 
-from longact_trl.losses import SELECTED, reweight_advantages, select_tokens, top_over_ranks
+from longact_trl.training.policy_losses import SELECTED, reweight_advantages, select_tokens, top_over_ranks
 
 
 def batch(seed: int = 0, rows: int = 6, tokens: int = 40) -> dict[str, torch.Tensor]:

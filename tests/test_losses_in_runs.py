@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import make_args, make_trainer, weights_of
 
-from longact_trl.losses import SELECTED
+from longact_trl.training.policy_losses import SELECTED
 
 
 OFF_POLICY = {"steps_per_generation": 2}

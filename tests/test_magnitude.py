@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from longact_trl import LongActTrainer, MaskRefreshCallback, measure_magnitudes
-from longact_trl.magnitude import CHUNK_TOKENS, MagnitudeObserver
-from longact_trl.projections import find_projections
+from longact_trl.method.magnitude import CHUNK_TOKENS, MagnitudeObserver
+from longact_trl.method.projections import find_projections
 
 
 def make_batch(padding: str, length: int = 12, num_sequences: int = 4) -> dict[str, torch.Tensor]:

@@ -10,12 +10,12 @@ from conftest import make_decoder, make_model, make_trainer
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, MixtralConfig
 
+from longact_trl.check.memory import plan as formulas
+from longact_trl.check.memory.disk import checkpoint_bytes, saved_bytes
+from longact_trl.check.memory.plan import GIB, RESERVE, changes_that_fit, plan, state_bytes
+from longact_trl.check.memory.shape import shape_of
+from longact_trl.check.memory.workload import Load, Placement
 from longact_trl.check.subject import SHIPPED_CONFIGS
-from longact_trl.memory import plan as formulas
-from longact_trl.memory.disk import checkpoint_bytes, saved_bytes
-from longact_trl.memory.load import Load, Placement
-from longact_trl.memory.plan import GIB, RESERVE, changes_that_fit, plan, state_bytes
-from longact_trl.memory.shape import shape_of
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

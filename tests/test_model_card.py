@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from longact_trl.data.docqa import HUB_ID
 from longact_trl.data.mixture import source_names
-from longact_trl.model_card import add_eval_results
+from longact_trl.training.model_card import add_eval_results
 
 
 RESULTS = [

@@ -2,7 +2,7 @@
 
 import torch
 
-from longact_trl.packing import regroup
+from longact_trl.packing.layout import regroup
 
 
 def test_regrouping_keeps_rows_in_their_window():

@@ -7,9 +7,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.integrations import flash_attention
 
-from longact_trl.packing import Group, PackedLayout
-from longact_trl.prefix_attention import SUFFIX, _attend, _attend_backward, packed_attention
-from longact_trl.shared_prefix import packed_attention_in
+from longact_trl.packing.attention import SUFFIX, _attend, _attend_backward, packed_attention
+from longact_trl.packing.layout import Group, PackedLayout
+from longact_trl.training.shared_prefix import packed_attention_in
 
 
 class LargestTensor(TorchDispatchMode):

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from longact_trl.projections import find_projections
+from longact_trl.method.projections import find_projections
 
 
 HEAD_DIM = {"llama": 8, "qwen2": 8, "qwen3": 16, "mistral": 8, "phi3": 8}

@@ -14,8 +14,8 @@ from test_resume import StopAt, assert_same_weights
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from longact_trl import LongActTrainer, measure_magnitudes
-from longact_trl.gradients import GradientMasker
-from longact_trl.projections import find_projections
+from longact_trl.method.gradients import GradientMasker
+from longact_trl.method.projections import find_projections
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))

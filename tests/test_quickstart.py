@@ -7,12 +7,12 @@ from conftest import make_model, make_trainer
 from trl import ModelConfig, ScriptArguments
 
 from longact_trl import LongActConfig
-from longact_trl.analysis.accuracy import accuracy_by_task
-from longact_trl.analysis.heatmaps import render
 from longact_trl.analysis.run_picture import draw_run, load_run
 from longact_trl.data.mixture import load_mixture
+from longact_trl.evaluation.held_out import accuracy_by_task
+from longact_trl.pictures.heatmaps import render
 from longact_trl.quickstart import CONFIG, MODEL, free_folder, recipe_root, training_command
-from longact_trl.recipe_config import read_config
+from longact_trl.settings.recipe_yaml import read_config
 
 
 BEFORE = accuracy_by_task([True, False, False], ["needle", "hops", "multi_key"])

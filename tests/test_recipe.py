@@ -10,7 +10,7 @@ import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from longact_trl import LongActConfig
-from longact_trl.recipe_config import parse_recipe, read_config
+from longact_trl.settings.recipe_yaml import parse_recipe, read_config
 
 
 ROOT = Path(__file__).parents[1]

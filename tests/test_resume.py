@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from longact_trl import LongActTrainer, MaskRefreshCallback
-from longact_trl.checkpoints import STATE_DIR, checkpoints, newest_complete_checkpoint, resolve_resume
+from longact_trl.training.checkpoints import STATE_DIR, checkpoints, newest_complete_checkpoint, resolve_resume
 
 
 class StopAt(TrainerCallback):
@@ -156,7 +156,7 @@ def test_a_run_killed_while_it_saves(tmp_path, caplog):
     assert (tmp_path / "killed" / "checkpoint-4" / "model.safetensors").is_file()
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
     resumed = make_trainer(tmp_path / "killed", make_model(seed=5), **settings)
-    with caplog.at_level("WARNING", logger="longact_trl.checkpoints"):
+    with caplog.at_level("WARNING", logger="longact_trl.training.checkpoints"):
         resumed.train(resume_from_checkpoint="auto")
     assert "checkpoint-4: it was not written to its end" in caplog.text
     whole = make_trainer(tmp_path / "whole", **settings)
@@ -180,7 +180,7 @@ def test_half_written_checkpoints_are_skipped_with_a_warning(tmp_path, caplog):
     write_checkpoint(tmp_path / "checkpoint-100", content='{"global_')
     write_checkpoint(tmp_path / "not-a-checkpoint-200")
     (tmp_path / "checkpoint-300").write_text("a file")
-    with caplog.at_level("WARNING", logger="longact_trl.checkpoints"):
+    with caplog.at_level("WARNING", logger="longact_trl.training.checkpoints"):
         assert newest_complete_checkpoint(tmp_path) == good
     assert "checkpoint-10:" in caplog.text and "checkpoint-100:" in caplog.text and "checkpoint-9:" not in caplog.text
 

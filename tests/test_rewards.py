@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl.trainer.utils import get_callable_name
 
-from longact_trl.answers import answer_matches
-from longact_trl.rewards import answer_reward, format_reward, prefills_think
+from longact_trl.rewards.answers import answer_matches
+from longact_trl.rewards.tagged import answer_reward, format_reward, prefills_think
 
 
 def tagged(answer, think="because"):

@@ -11,10 +11,10 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
-from longact_trl.gradients import GradientMasker
-from longact_trl.magnitude import MagnitudeObserver
-from longact_trl.projections import Projection, find_projections
-from longact_trl.row_sparse import MEASURED, is_worthwhile
+from longact_trl.method.gradients import GradientMasker
+from longact_trl.method.magnitude import MagnitudeObserver
+from longact_trl.method.projections import Projection, find_projections
+from longact_trl.method.row_sparse import MEASURED, is_worthwhile
 
 
 MIN_TOKENS = MEASURED["cpu"][0]

@@ -95,7 +95,7 @@ def rarely(prompts, completions, **kwargs) -> list[float]:
 
 
 def test_falls_back_to_what_there_is_and_says_so(tmp_path, caplog):
-    with caplog.at_level("WARNING", logger="longact_trl.sampling"):
+    with caplog.at_level("WARNING", logger="longact_trl.training.sampling"):
         trainer = make_noting(tmp_path, reward=[rarely], per_device_train_batch_size=16, max_resamples=2, max_steps=3)
         trainer.train()
     left = [generation.check(num_generations=4, max_resamples=2) for generation in trainer.generations]

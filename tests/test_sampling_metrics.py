@@ -7,7 +7,7 @@ from conftest import make_tokenizer
 from noting import answer_reward, length_reward, prompt_number
 from test_sampling import logs_of, make_noting
 
-from longact_trl.groups import reward_statistics
+from longact_trl.training.completion_groups import reward_statistics
 
 
 def logging_reward(prompts, completions, log_extra, log_metric, **kwargs) -> list[float]:

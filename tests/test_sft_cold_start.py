@@ -11,7 +11,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from longact_trl.data.am_deepseek import convert_row
 from longact_trl.data.rows import InvalidRow
-from longact_trl.recipe_config import parse_recipe
+from longact_trl.settings.recipe_yaml import parse_recipe
 
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,9 @@ from conftest import (
 from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
-from longact_trl.magnitude import MagnitudeObserver
-from longact_trl.projections import find_projections
-from longact_trl.shared_prefix import forward_once, packed_attention_in
+from longact_trl.method.magnitude import MagnitudeObserver
+from longact_trl.method.projections import find_projections
+from longact_trl.training.shared_prefix import forward_once, packed_attention_in
 
 
 RTOL = 1e-5

@@ -27,8 +27,8 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from longact_trl import LongActConfig, LongActTrainer
-from longact_trl.prefix_attention import SUFFIX
-from longact_trl.shared_prefix import exchange_window, shares_prefixes
+from longact_trl.packing.attention import SUFFIX
+from longact_trl.training.shared_prefix import exchange_window, shares_prefixes
 
 
 class Noting(LongActTrainer):

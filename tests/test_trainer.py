@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from longact_trl import LongActTrainer, measure_magnitudes
-from longact_trl.projections import find_projections
+from longact_trl.method.projections import find_projections
 
 
 class RecordingTrainer(LongActTrainer):

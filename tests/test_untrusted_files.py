@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from test_recipe import RECIPES, ROOT
 from typer.testing import CliRunner
 
-from longact_trl.check.report import main as check
+from longact_trl.check.command import main as check
 from longact_trl.cli import app
 
 

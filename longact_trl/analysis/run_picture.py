@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..checkpoints import STATE_DIR, newest_complete_checkpoint
-from .accuracy import ALL, Interval
-from .axes import tidy
-from .heatmaps import DPI, KINDS, fill_heatmaps, kind_of
+from ..evaluation.held_out import ALL, Interval
+from ..pictures.axes import tidy
+from ..pictures.heatmaps import DPI, KINDS, fill_heatmaps, kind_of
+from ..training.checkpoints import STATE_DIR, newest_complete_checkpoint
 
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from ..data.length import apply_length_policy
 from ..data.rows import InvalidRow, check_golds
-from ..preflight import check_dataset, reward_name
+from ..training.preflight import check_dataset, reward_name
 from .subject import Subject
 from .verdict import CannotCheck, Caution
 

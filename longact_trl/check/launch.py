@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from ..config import check_fsdp_version
-from ..frozen_rows import check_deepspeed_optimizer
-from ..memory.load import Placement
-from ..recipe_config import read_config
+from ..method.frozen_rows import check_deepspeed_optimizer
+from ..settings.recipe_yaml import read_config
+from ..training.config import check_fsdp_version
+from .memory.workload import Placement
 
 
 class LaunchError(ValueError):

@@ -11,10 +11,10 @@ from pathlib import Path
 import huggingface_hub
 from packaging.requirements import Requirement
 
-from ..checkpoints import check_strategy, resolve_resume
-from ..memory.disk import checkpoint_bytes, saved_bytes
-from ..memory.plan import GIB, RESERVE, changes_that_fit, plan
-from ..preflight import check_vllm
+from ..training.checkpoints import check_strategy, resolve_resume
+from ..training.preflight import check_vllm
+from .memory.disk import checkpoint_bytes, saved_bytes
+from .memory.plan import GIB, RESERVE, changes_that_fit, plan
 from .subject import Subject
 from .verdict import CannotCheck, Caution
 

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from transformers.utils import is_kernels_available
 from trl import get_peft_config
 
-from ..masks import num_selected
-from ..preflight import check_model_config, check_rope
+from ..method.masks import num_selected
+from ..training.preflight import check_model_config, check_rope
 from .subject import Subject
 from .verdict import CannotCheck, Caution
 

@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from ..rewards import ANSWER, END_ANSWER, END_THINK, THINK
+from ..rewards.tagged import ANSWER, END_ANSWER, END_THINK, THINK
 from .prompts import ask_for_tags
 from .rows import SFT_FEATURES, InvalidRow, sft_row, stream_rows
 

@@ -4,7 +4,7 @@ import re
 
 from datasets import Dataset
 
-from ..answers import answer_matches
+from ..rewards.answers import answer_matches
 from .prompts import ask_for_tags
 from .rows import RL_FEATURES, InvalidRow, convert_rows, rl_row
 from .source import read_source

@@ -7,8 +7,8 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from ..recipe_config import read_config
-from ..value_types import fits
+from ..settings.recipe_yaml import read_config
+from ..settings.value_types import fits
 from .docqa import load_docqa
 from .memagent import load_memagent
 from .rows import RL_FEATURES

@@ -12,9 +12,10 @@ from pathlib import Path
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
-from .. import answers, rewards
-from ..answers import short_repr
-from ..rewards import answer_reward, format_reward
+from ..rewards import answers
+from ..rewards import tagged as rewards
+from ..rewards.answers import short_repr
+from ..rewards.tagged import answer_reward, format_reward
 from . import prompts
 from .source import MAX_PARTICULARS, named_errors, read_source
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import find_adapter_config_file
 
-from ..naming import naming
+from ..models.naming import naming
 from .config import EvaluationConfig
 
 

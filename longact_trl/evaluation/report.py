@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..analysis.accuracy import Interval, bootstrap_mean, sign_flip_p
+from .held_out import Interval, bootstrap_mean, sign_flip_p
 from .paper_tables import column_name, tables_for
 from .results import read_results
 from .ruler import TASKS as RULER_TASKS

@@ -13,17 +13,7 @@ from accelerate.utils import broadcast_object_list
 from .backends import Model
 from .config import EvaluationConfig, Unit
 from .journal import JournaledLM, replicas
-from .results import (
-    FORMAT,
-    RESULTS,
-    SAMPLES,
-    read_samples,
-    scores_of,
-    summary_of,
-    versions,
-    write_json,
-    write_samples,
-)
+from .results import FORMAT, RESULTS, SAMPLES, read_samples, scores_of, summary_of, versions, write_json, write_samples
 from .scoring import THINK, final_answer, judge
 
 

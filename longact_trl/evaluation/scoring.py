@@ -57,7 +57,7 @@ def judge(doc: Mapping, response: str) -> Verdict:
         return Verdict(ruler.score(doc["task"], answer, doc["gold"]), answer, unfinished)
     if doc["benchmark"] == "infinitebench":
         return Verdict(infinitebench.score(doc["task"], answer, doc["gold"]), answer, unfinished)
-    from ..rewards import answer_reward
+    from ..rewards.tagged import answer_reward
 
     [right] = answer_reward([response], answer=[doc["gold"]], answer_kind=[doc["answer_kind"]])
     return Verdict(right, response, END_THINK not in response)

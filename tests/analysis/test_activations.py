@@ -6,9 +6,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
 from longact_trl import measure_magnitudes
-from longact_trl.analysis.activations import check_site, measure_text
-from longact_trl.magnitude import CHUNK_TOKENS
-from longact_trl.projections import find_projections
+from longact_trl.analysis.inspect.activations import check_site, measure_text
+from longact_trl.method.magnitude import CHUNK_TOKENS
+from longact_trl.method.projections import find_projections
 
 
 KINDS = ("q", "k", "v")

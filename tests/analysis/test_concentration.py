@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from longact_trl.analysis.concentration import energy_share, max_over_median, overlap, rank_correlation
+from longact_trl.analysis.inspect.concentration import energy_share, max_over_median, overlap, rank_correlation
 
 
 def random_magnitudes(seed: int, num_heads: int = 5, head_dim: int = 20) -> torch.Tensor:

@@ -10,11 +10,11 @@ from conftest import make_decoder, make_model, make_trainer
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from longact_trl.analysis.drift import Drift, find_masks, massive_share, measure_drift, outside_masks
-from longact_trl.analysis.weight_files import INDEX
+from longact_trl.analysis.drift.row_drift import Drift, find_masks, massive_share, measure_drift, outside_masks
 from longact_trl.cli import app
-from longact_trl.masks import select_rows
-from longact_trl.projections import find_projections
+from longact_trl.method.masks import select_rows
+from longact_trl.method.projections import find_projections
+from longact_trl.models.weight_files import INDEX
 from longact_trl.quickstart import CONFIG, MODEL, recipe_root
 
 

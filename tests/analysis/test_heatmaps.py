@@ -8,9 +8,9 @@ import torch
 from conftest import make_model, make_trainer
 from PIL import Image
 
-from longact_trl.analysis.heatmaps import MAX_LAYERS, draw_heatmaps, render, shown_layers
-from longact_trl.masks import select_rows
-from longact_trl.projections import find_projections
+from longact_trl.method.masks import select_rows
+from longact_trl.method.projections import find_projections
+from longact_trl.pictures.heatmaps import MAX_LAYERS, draw_heatmaps, render, shown_layers
 
 
 def make_magnitudes(names_and_heads: dict[str, int], head_dim: int) -> dict[str, torch.Tensor]:
@@ -92,7 +92,7 @@ def test_nothing_measured():
 
 def test_drawing_leaves_pyplot_alone():
     code = (
-        "import sys, torch; from longact_trl.analysis.heatmaps import draw_heatmaps, render;"
+        "import sys, torch; from longact_trl.pictures.heatmaps import draw_heatmaps, render;"
         "assert 'matplotlib' not in sys.modules;"
         "render(draw_heatmaps({'layers.0.q_proj': torch.ones(2, 8)}, {}));"
         "assert 'matplotlib.pyplot' not in sys.modules"

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from longact_trl import measure_magnitudes, select_rows
-from longact_trl.analysis.heatmaps import layer_of
-from longact_trl.analysis.inspect_model import inspect_model, write
-from longact_trl.analysis.loading import choose_projections
-from longact_trl.analysis.pages import STEPS, page_data
+from longact_trl.analysis.chosen_projections import choose_projections
+from longact_trl.analysis.inspect.command import inspect_model, write
+from longact_trl.analysis.inspect.page import STEPS, page_data
 from longact_trl.cli import app
-from longact_trl.projections import find_projections
+from longact_trl.method.projections import find_projections
+from longact_trl.pictures.heatmaps import layer_of
 
 
 TEXTS = {"one": torch.arange(1, 41), "</script>two": torch.arange(40, 0, -1)}

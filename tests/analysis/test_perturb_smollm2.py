@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from longact_trl.analysis.loading import load_model, load_tokenizer
-from longact_trl.analysis.loss_study import LossStudy, study_losses
+from longact_trl.analysis.chosen_projections import load_model, load_tokenizer
+from longact_trl.analysis.perturb.loss_study import LossStudy, study_losses
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts
 
 

@@ -9,8 +9,8 @@ import torch
 from conftest import assert_no_hooks, make_decoder, make_model
 
 from longact_trl import measure_magnitudes, perturb_activations, select_rows
-from longact_trl.analysis.perturbation import measure_means
-from longact_trl.projections import find_projections
+from longact_trl.analysis.perturb.perturbation import measure_means
+from longact_trl.method.projections import find_projections
 
 
 BATCH = {"input_ids": torch.arange(1, 41).view(2, 20)}
@@ -106,10 +106,10 @@ def test_vllm_gives_the_answers_of_transformers():
 
 def compare_engines() -> None:
     """In a process of its own: a vLLM engine keeps what it has until that ends."""
-    from longact_trl.analysis.answer_study import generate, start_vllm
-    from longact_trl.analysis.calibration import calibrate
-    from longact_trl.analysis.loading import load_model, load_tokenizer
-    from longact_trl.analysis.tasks import SYNTHETIC, make_questions
+    from longact_trl.analysis.chosen_projections import load_model, load_tokenizer
+    from longact_trl.analysis.perturb.answer_study import generate, start_vllm
+    from longact_trl.analysis.perturb.calibration import calibrate
+    from longact_trl.analysis.questions import SYNTHETIC, make_questions
     from longact_trl.quickstart import MODEL
 
     model, tokenizer = load_model(str(MODEL)), load_tokenizer(str(MODEL))

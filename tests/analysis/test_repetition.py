@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from longact_trl.analysis.repetition import MAX_PERIOD, distinct_n, longest_repeat
+from longact_trl.analysis.perturb.repetition import MAX_PERIOD, distinct_n, longest_repeat
 
 
 def brute_force(tokens: list[int]) -> int:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from conftest import make_tokenizer
 
-from longact_trl.analysis.loading import load_tokenizer
-from longact_trl.analysis.tasks import NEEDLES, SYNTHETIC, benchmark_texts, make_questions, share_contained
+from longact_trl.analysis.chosen_projections import load_tokenizer
+from longact_trl.analysis.questions import NEEDLES, SYNTHETIC, benchmark_texts, make_questions, share_contained
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts, file_texts, parse_length
 from longact_trl.quickstart import MODEL
 

@@ -8,7 +8,7 @@ from trl.data_utils import apply_chat_template, is_conversational
 from longact_trl.data import rows as rows_module
 from longact_trl.data.am_deepseek import load_am_deepseek
 from longact_trl.data.rows import SFT_FEATURES
-from longact_trl.rewards import format_reward
+from longact_trl.rewards.tagged import format_reward
 
 
 SOURCE = str(FIXTURES / "am_deepseek.jsonl")

@@ -9,7 +9,7 @@ from longact_trl.data import mixture as mixture_module
 from longact_trl.data.length import prompt_length
 from longact_trl.data.mixture import load_mixture
 from longact_trl.data.rows import RL_FEATURES
-from longact_trl.rewards import answer_reward
+from longact_trl.rewards.tagged import answer_reward
 
 
 @pytest.fixture

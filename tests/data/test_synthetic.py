@@ -18,7 +18,7 @@ from longact_trl.data import synthetic
 from longact_trl.data.rows import RL_FEATURES
 from longact_trl.data.synthetic import generate_row, load_synthetic
 from longact_trl.data.synthetic_tasks import TASKS
-from longact_trl.rewards import answer_reward
+from longact_trl.rewards.tagged import answer_reward
 
 
 ROOT = Path(__file__).parents[2]

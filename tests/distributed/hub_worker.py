@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import make_trainer  # noqa: E402  (not a package)
 
-from longact_trl.checkpoints import newest_complete_checkpoint  # noqa: E402
+from longact_trl.training.checkpoints import newest_complete_checkpoint  # noqa: E402
 
 
 OUT, RANK = Path(sys.argv[1]), int(os.environ["RANK"])

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import make_args, make_trainer, weights_of  # noqa: E402  (not a package)
 from test_losses import batch, reference_cov, settings, tokens_of  # noqa: E402
 
-from longact_trl.losses import SELECTED, select_tokens  # noqa: E402
+from longact_trl.training.policy_losses import SELECTED, select_tokens  # noqa: E402
 
 
 OUT = sys.argv[1]

@@ -5,8 +5,8 @@ import os
 import torch
 from worker import BACKEND, MODEL, make_trainer, run, weights
 
-from longact_trl import shared_prefix
-from longact_trl.packing import plan
+from longact_trl.packing.layout import plan
+from longact_trl.training import shared_prefix
 
 
 layouts = []

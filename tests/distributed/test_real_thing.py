@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 READ_WITH_VLLM = """
 import sys
 from vllm import LLM, SamplingParams
-from longact_trl.vllm_cpu import keep_weights_loadable
+from longact_trl.models.vllm_cpu import keep_weights_loadable
 
 keep_weights_loadable()
 model = LLM(sys.argv[1], dtype="float32", max_model_len=256)

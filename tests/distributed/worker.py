@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import make_args, make_model, make_prompts, spread_reward  # noqa: E402  (not a package)
 
 from longact_trl import LongActTrainer  # noqa: E402
-from longact_trl.gradients import row_parameters  # noqa: E402
-from longact_trl.magnitude import MagnitudeObserver  # noqa: E402
-from longact_trl.projections import find_projections  # noqa: E402
+from longact_trl.method.gradients import row_parameters  # noqa: E402
+from longact_trl.method.magnitude import MagnitudeObserver  # noqa: E402
+from longact_trl.method.projections import find_projections  # noqa: E402
 
 
 BACKEND, MODEL, OUT, *ADAPTER = sys.argv[1:]

@@ -11,7 +11,7 @@ from transformers import Qwen3Config
 
 from longact_trl.evaluation.backends import Model, choose_backend, context_window
 from longact_trl.evaluation.config import EvaluationConfig
-from longact_trl.recipe_config import parse_recipe
+from longact_trl.settings.recipe_yaml import parse_recipe
 
 
 def config_of(model: str, **kwargs) -> EvaluationConfig:

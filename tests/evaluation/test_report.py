@@ -12,15 +12,15 @@ import pytest
 from evaluation_helpers import Says, gold, make_config
 from typer.testing import CliRunner
 
-from longact_trl.analysis.accuracy import bootstrap_mean, sign_flip_p
-from longact_trl.analysis.heatmaps import render
 from longact_trl.cli import app
+from longact_trl.evaluation.held_out import bootstrap_mean, sign_flip_p
 from longact_trl.evaluation.paper_tables import paper_tables
 from longact_trl.evaluation.report import compare, load_evaluations, markdown, rows_of
 from longact_trl.evaluation.report_picture import draw_report
 from longact_trl.evaluation.results import AVERAGE
 from longact_trl.evaluation.run import evaluate
-from longact_trl.recipe_config import read_config
+from longact_trl.pictures.heatmaps import render
+from longact_trl.settings.recipe_yaml import read_config
 
 
 def knows(share: float, seed: int):

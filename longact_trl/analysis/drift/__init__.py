@@ -1,0 +1,1 @@
+"""`longact drift`: which rows training moved."""

@@ -1,0 +1,242 @@
+"""Which rows of W_Q and W_K training moved, against what its masks allowed.
+
+Both checkpoints are read weight by weight; no model is built. Shapes: H heads, D channels per head.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ...method.masks import select_rows
+from ...method.projections import Projection, find_projections
+from ...models.weight_files import WeightFiles
+from ...pictures.heatmaps import layer_of
+from ...training.checkpoints import STATE_DIR, STATE_FILE, newest_complete_checkpoint
+from ..chosen_projections import load_skeleton
+
+
+MASKS = "masks.safetensors"
+
+
+@dataclass
+class Drift:
+    """
+    What training did to one projection, row by row.
+
+    Args:
+        changed (`torch.BoolTensor` of shape (H, D)):
+            Whether any bit of the row, its bias included, differs.
+        update_norm (`torch.FloatTensor` of shape (H, D)):
+            L2 norm of the row's change.
+        weight_norm (`torch.FloatTensor` of shape (H, D)):
+            L2 norm of the row in the base model.
+    """
+
+    changed: torch.Tensor
+    update_norm: torch.Tensor
+    weight_norm: torch.Tensor
+
+    def relative_update(self) -> torch.Tensor:
+        """Norm of each head's change relative to the norm of its weights, shape (H,)."""
+        return self.update_norm.norm(dim=1) / self.weight_norm.norm(dim=1)
+
+
+@dataclass
+class TrainingMasks:
+    """
+    What a LongAct checkpoint says about its masks.
+
+    Args:
+        folder (`Path`):
+            Checkpoint that was read.
+        step (`int` or `None`):
+            Its optimizer step.
+        settings (`dict`):
+            `strategy`, `sparsity_ratio`, `update_rule`, `saliency_source`, `num_refreshes`.
+        ever_selected (`dict[str, torch.BoolTensor]`):
+            Name of a projection to the union of its masks, shape (H·D,). Empty after dense training.
+    """
+
+    folder: Path
+    step: int | None
+    settings: dict
+    ever_selected: dict[str, torch.Tensor]
+
+
+def measure_drift(
+    base: str | Path, trained: str | Path, progress: Callable[[list], Iterable] = iter
+) -> dict[str, Drift]:
+    """
+    Compare the Q and K projections of two checkpoints.
+
+    The base is cast to the trained model's dtype first, so that saving in another one does not count as training.
+
+    Args:
+        base (`str` or `Path`):
+            Folder or Hub id of the model before training.
+        trained (`str` or `Path`):
+            The same after training: a plain checkpoint.
+        progress (`Callable`, *optional*):
+            Wraps the list of projections, e.g. `rich.progress.track`.
+
+    Returns:
+        `dict[str, Drift]`: By projection name, in layer order.
+
+    Raises:
+        `ValueError`: If one cannot be read, or they differ in architecture.
+    """
+    projections = find_projections(load_skeleton(str(base)))
+    before, after = WeightFiles(base), WeightFiles(trained)
+    return {p.name: _compare(p, before, after) for p in progress(projections)}
+
+
+def _compare(projection: Projection, before: WeightFiles, after: WeightFiles) -> Drift:
+    module = projection.name.partition(":")[0]
+    changed, update, weight = 0, 0, 0
+    for parameter in ("weight", "bias"):
+        tensor = f"{module}.{parameter}"
+        if parameter == "bias" and tensor not in before and tensor not in after:
+            continue
+        shapes = before.shape(tensor), after.shape(tensor)
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{tensor} is {shapes[0]} in {before.name}, but {shapes[1]} in {after.name}.")
+        old, new = (files.read(tensor, projection.rows) for files in (before, after))
+        shape = (projection.num_heads, projection.head_dim, -1)
+        old, new = old.to(new.dtype).float().view(shape), new.float().view(shape)
+        changed = changed | (old != new).any(-1)
+        update = update + (new - old).square().sum(-1)
+        weight = weight + old.square().sum(-1)
+    return Drift(changed, update.sqrt(), weight.sqrt())
+
+
+def find_masks(trained: str | Path) -> TrainingMasks | None:
+    """
+    The masks beside a trained model: in its own `longact` folder, or in its newest complete checkpoint.
+
+    Args:
+        trained (`str` or `Path`):
+            Folder of a checkpoint or of a run.
+
+    Returns:
+        `TrainingMasks` or `None`: `None` where there are none, as in a published model without its checkpoints.
+    """
+    for folder in (Path(trained), newest_complete_checkpoint(trained)):
+        if folder and (folder / STATE_DIR / MASKS).is_file():
+            break
+    else:
+        return None
+    tensors = load_file(folder / STATE_DIR / MASKS)
+    ever = {name.partition("/")[2]: mask for name, mask in tensors.items() if name.startswith("ever_selected/")}
+    state = folder / "trainer_state.json"
+    step = json.loads(state.read_text())["global_step"] if state.is_file() else None
+    return TrainingMasks(folder, step, json.loads((folder / STATE_DIR / STATE_FILE).read_text()), ever)
+
+
+def outside_masks(drift: Mapping[str, Drift], masks: TrainingMasks) -> dict[str, torch.Tensor]:
+    """
+    Rows that moved although no mask of the run ever selected them. Under both update rules there should be none: such
+    a row gets neither gradient nor momentum nor weight decay.
+
+    Args:
+        drift (`dict[str, Drift]`):
+            As [`measure_drift`] returns it.
+        masks (`TrainingMasks`):
+            As [`find_masks`] returns it.
+
+    Returns:
+        `dict[str, torch.BoolTensor]`: By projection name, shape (H, D). Empty after dense training.
+
+    Raises:
+        `ValueError`: If the masks belong to another model.
+    """
+    if masks.ever_selected and masks.ever_selected.keys() != drift.keys():
+        raise ValueError(f"{masks.folder} holds masks of another model's projections.")
+    return {
+        name: drift[name].changed & ~ever.view_as(drift[name].changed) for name, ever in masks.ever_selected.items()
+    }
+
+
+def massive_share(drift: Drift, magnitude: torch.Tensor, sparsity_ratio: float) -> tuple[float, float]:
+    """
+    How much of what moved lies in the base model's massive rows. Where training is blind to magnitude, both are λ.
+
+    Args:
+        drift (`Drift`):
+            Of one projection.
+        magnitude (`torch.Tensor` of shape (H, D)):
+            Its magnitudes in the base model (LongAct, Eq. 2).
+        sparsity_ratio (`float`):
+            λ, share of each head's channels that count as massive.
+
+    Returns:
+        `tuple[float, float]`: Share of the changed rows, of which there must be some, and share of the squared update.
+    """
+    massive = select_rows(magnitude, sparsity_ratio).view_as(drift.changed)
+    energy = drift.update_norm.square()
+    changed = drift.changed.sum()
+    return ((drift.changed & massive).sum() / changed).item(), (energy[massive].sum() / energy.sum()).item()
+
+
+def summarise(
+    drift: Mapping[str, Drift],
+    masks: TrainingMasks | None,
+    magnitudes: Mapping[str, torch.Tensor],
+    sparsity_ratio: float,
+) -> dict:
+    """
+    All numbers of a comparison, ready for JSON.
+
+    Args:
+        drift (`dict[str, Drift]`):
+            As [`measure_drift`] returns it.
+        masks (`TrainingMasks` or `None`):
+            As [`find_masks`] returns it.
+        magnitudes (`dict[str, torch.Tensor]`):
+            Of the base model, by projection name; empty to leave the overlap with its massive rows out.
+        sparsity_ratio (`float`):
+            λ for that overlap.
+
+    Returns:
+        `dict`: `rows`, `changed`, `outside_masks` (`None` where no masks are known), `masks`, and one entry a
+        projection with its shares by head.
+    """
+    outside = outside_masks(drift, masks) if masks else {}
+    projections = {}
+    for name, d in drift.items():
+        entry = {
+            "layer": layer_of(name),
+            "rows": d.changed.numel(),
+            "changed": int(d.changed.sum()),
+            "changed_share_by_head": d.changed.float().mean(1).tolist(),
+            "update_norm_by_head": d.update_norm.norm(dim=1).tolist(),
+            "relative_update_by_head": d.relative_update().tolist(),
+            "relative_update": (d.update_norm.norm() / d.weight_norm.norm()).item(),
+        }
+        if name in outside:
+            entry["outside_masks"] = int(outside[name].sum())
+        if name in magnitudes and d.changed.any():
+            rows, energy = massive_share(d, magnitudes[name], sparsity_ratio)
+            entry |= {"changed_in_massive": rows, "update_energy_in_massive": energy}
+        projections[name] = entry
+    known = (
+        {
+            "checkpoint": masks.folder.name,
+            "step": masks.step,
+            "rows_ever_selected": sum(int(m.sum()) for m in masks.ever_selected.values()),
+            **masks.settings,
+        }
+        if masks
+        else None
+    )
+    return {
+        "rows": sum(e["rows"] for e in projections.values()),
+        "changed": sum(e["changed"] for e in projections.values()),
+        "outside_masks": sum(int(o.sum()) for o in outside.values()) if outside else None,
+        "sparsity_ratio": sparsity_ratio,
+        "masks": known,
+        "projections": projections,
+    }

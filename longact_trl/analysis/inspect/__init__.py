@@ -1,0 +1,1 @@
+"""`longact inspect`: where Q, K and V are strong."""

@@ -1,0 +1,1 @@
+"""`longact perturb`: what a model loses without those channels."""

@@ -1,1 +1,0 @@
-"""How much memory a run takes on each GPU, without one."""

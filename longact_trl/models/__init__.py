@@ -1,0 +1,1 @@
+"""A model by its name: what can be known of it, and what it takes to load it."""

@@ -1,0 +1,87 @@
+"""Single weights out of a checkpoint's safetensors files, without a model around them."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from .naming import naming
+
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class WeightFiles:
+    """
+    A checkpoint in a folder or on the Hub. Only the rows that are asked for are read, from the shard that has them.
+
+    Args:
+        model (`str` or `Path`):
+            Folder or Hub id.
+
+    Raises:
+        `ValueError`: If there is neither, or it has no safetensors.
+    """
+
+    def __init__(self, model: str | Path):
+        self.name = str(model)
+        self.folder = Path(model) if Path(model).is_dir() else _download(str(model))
+        refuse_adapter(self.folder)
+        if (self.folder / INDEX).is_file():
+            self._file_of = json.loads((self.folder / INDEX).read_text())["weight_map"]
+        elif (self.folder / SINGLE).is_file():
+            with safe_open(self.folder / SINGLE, "pt") as file:
+                self._file_of = dict.fromkeys(file.keys(), SINGLE)
+        else:
+            raise ValueError(
+                f"{self.name} holds neither {SINGLE} nor {INDEX}. Name the folder that `save_pretrained` wrote: for a "
+                "training run its `output_dir` or one of its checkpoint-N folders."
+            )
+
+    def __contains__(self, tensor: str) -> bool:
+        return tensor in self._file_of
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of a tensor. `ValueError` if there is none of that name."""
+        with self._open(tensor) as file:
+            return tuple(file.get_slice(tensor).get_shape())
+
+    def read(self, tensor: str, rows: slice = slice(None)) -> torch.Tensor:
+        """
+        Some rows of a tensor.
+
+        Args:
+            tensor (`str`):
+                Its name in the files.
+            rows (`slice`, *optional*):
+                Which rows; all by default.
+
+        Returns:
+            `torch.Tensor`: In the dtype of the file.
+
+        Raises:
+            `ValueError`: If there is no such tensor.
+        """
+        with self._open(tensor) as file:
+            return file.get_slice(tensor)[rows]
+
+    def _open(self, tensor: str):
+        if tensor not in self:
+            raise ValueError(f"{self.name} has no weight {tensor}: its architecture is not that of the other model.")
+        return safe_open(self.folder / self._file_of[tensor], "pt")
+
+
+def refuse_adapter(model: str | Path) -> None:
+    """`ValueError` for a folder that holds a PEFT adapter."""
+    if Path(model, "adapter_config.json").is_file():
+        raise ValueError(f"{model} is a PEFT adapter. Merge it first: `model.merge_and_unload().save_pretrained(…)`.")
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "model*.safetensors", "longact/*"]
+    patterns += ["checkpoint-*/longact/*", "checkpoint-*/trainer_state.json"]
+    with naming(model):
+        return Path(snapshot_download(model, allow_patterns=patterns))

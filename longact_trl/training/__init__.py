@@ -1,0 +1,1 @@
+"""LongAct in TRL: configuration, trainer, checkpoints, pushes."""

@@ -1,0 +1,289 @@
+"""What can be known to go wrong before a model is loaded: no weights, no GPU, seconds."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoProcessor,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from trl.import_utils import is_vllm_available
+
+from ..data.length import apply_length_policy
+from ..method.gradients import GradientMasker
+from ..method.masks import num_selected
+from ..method.projections import find_projections
+from ..models.naming import naming
+from .config import LongActConfig
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+TRL_REWARD_ARGUMENTS = {
+    "prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments",
+}  # fmt: skip
+"""What GRPOTrainer passes to a reward function besides the dataset's columns."""
+
+
+ROPE_SETTINGS = {"rope_parameters", "rope_scaling", "rope_theta", "max_position_embeddings", "config"}
+"""Arguments of `from_pretrained` that change a model's positions."""
+
+
+def check_dataset(dataset: Dataset | IterableDataset | None, reward_funcs: Sequence[Any]) -> None:
+    """
+    Check that a dataset has rows and every column that training and the reward functions read.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            Training dataset.
+        reward_funcs (`Sequence`):
+            Reward functions; models among them read no columns.
+
+    Raises:
+        `ValueError`: Names the missing column and who needs it.
+    """
+    if dataset is None or (isinstance(dataset, Dataset) and len(dataset) == 0):
+        raise ValueError("The training dataset is empty. Check the split and the filters that made it.")
+    if dataset.column_names is None:  # a stream whose features are not known yet
+        return
+    needs = {"prompt": "GRPO"} | {
+        column: f"the reward function `{reward_name(func)}`" for func in reward_funcs for column in _columns_of(func)
+    }
+    for column, user in needs.items():
+        if column not in dataset.column_names:
+            raise ValueError(
+                f"The dataset has no column {column!r}, which {user} reads. It has "
+                f"{', '.join(map(repr, dataset.column_names))}: rename one with `dataset.rename_column`."
+            )
+
+
+def reward_name(func: Callable) -> str:
+    """Name of a reward function, also of a `functools.partial`."""
+    return getattr(func, "__name__", None) or getattr(getattr(func, "func", None), "__name__", type(func).__name__)
+
+
+def _columns_of(func: Any) -> list[str]:
+    if not callable(func) or isinstance(func, torch.nn.Module):
+        return []
+    parameters = inspect.signature(func).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return [name for name in required if name not in TRL_REWARD_ARGUMENTS]
+
+
+def check_model_config(
+    config: PretrainedConfig, args: LongActConfig, adapter: "PeftConfig | bool | None", quantised: bool = False
+) -> None:
+    """
+    Check on a model without weights that its projections are understood, selectable and trainable.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+        adapter (`PeftConfig`, *optional*):
+            Adapter that PEFT trains, or `True` where the model has it already.
+        quantised (`bool`, *optional*, defaults to `False`):
+            Whether weights are quantised while they are loaded.
+
+    Raises:
+        `ValueError`: If the attention is not understood, λ selects no channel, the weights are quantised and nothing
+            else is trained, or the adapter leaves out a masked projection.
+    """
+    if (quantised or getattr(config, "quantization_config", None) is not None) and not adapter:
+        raise ValueError(
+            "The model's weights are quantised and cannot be trained. Pass a `peft_config` (LoRA on q_proj and "
+            "k_proj), or a checkpoint that is not quantised."
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:  # custom code: checked once the model is there
+        return
+    with torch.device("meta"):  # not `from_config`, which ZeRO-3 makes allocate
+        skeleton = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+        projections = find_projections(skeleton)
+        if args.strategy == "dense":
+            return
+        for projection in projections:
+            num_selected(args.sparsity_ratio, projection.head_dim)
+        if adapter and adapter is not True:
+            from peft import get_peft_model
+
+            GradientMasker(find_projections(get_peft_model(skeleton, deepcopy(adapter))))
+
+
+def check_rope(config: PretrainedConfig, args: LongActConfig) -> None:
+    """
+    Check that trainer and colocated vLLM rotate positions alike. vLLM reads the model's `config.json`; it never sees
+    `model_init_kwargs`, so a YaRN written there would be trained with and not sampled with.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration as its `config.json` has it.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Raises:
+        `ValueError`: If `model_init_kwargs` changes positions, or vLLM's window is wider than the model's.
+    """
+    if not args.use_vllm or args.vllm_mode != "colocate":
+        return
+    if changed := ROPE_SETTINGS & set(args.model_init_kwargs or {}):
+        raise ValueError(
+            f"`model_init_kwargs` sets {', '.join(sorted(changed))} for the trainer alone: vLLM reads the model's "
+            "config.json, and would sample with other positions than are trained. Write it into the config.json of a "
+            "local copy of the model."
+        )
+    window = config.get_text_config().max_position_embeddings
+    if (args.vllm_max_model_length or 0) > window:
+        raise ValueError(
+            f"`vllm_max_model_length`={args.vllm_max_model_length} is more than the model's "
+            f"max_position_embeddings={window}, and vLLM would not start. Lower it, or extend the model in the "
+            "config.json of a local copy (YaRN: `rope_parameters` and the extended `max_position_embeddings`)."
+        )
+
+
+def window_of(config: PretrainedConfig, args: LongActConfig) -> int:
+    """
+    Tokens that a prompt may have so that prompt and completion fit.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `int`: The smaller of vLLM's and the model's window, less `max_completion_length`.
+
+    Raises:
+        `ValueError`: If completions alone fill the window.
+    """
+    total = config.get_text_config().max_position_embeddings
+    if args.use_vllm and args.vllm_max_model_length is not None:
+        total = min(total, args.vllm_max_model_length)
+    if args.max_completion_length >= total:
+        raise ValueError(
+            f"`max_completion_length`={args.max_completion_length} leaves no room for a prompt in a window of {total} "
+            "tokens. Lower it, or raise `vllm_max_model_length` within what the model can read."
+        )
+    return total - args.max_completion_length
+
+
+def check_vllm(args: LongActConfig) -> None:
+    """
+    Check that the vLLM that would generate is there and one that TRL supports.
+
+    Args:
+        args (`LongActConfig`):
+            Training arguments.
+
+    Raises:
+        `ValueError`: If vLLM is asked for and missing, or outside TRL's range.
+    """
+    if not args.use_vllm:
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = is_vllm_available()
+    if not available:
+        raise ValueError('`use_vllm=True`, but vLLM is not installed. Run `pip install "longact-trl[vllm]"`.')
+    if caught:  # TRL only warns, and the run then dies in its first generation
+        raise ValueError(f'{caught[0].message} Run `pip install "longact-trl[vllm]"`.')
+
+
+def load_config(model: str, args: LongActConfig) -> PretrainedConfig:
+    """
+    Read a model's configuration, and nothing else of it.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+        args (`LongActConfig`):
+            Training arguments, for `model_init_kwargs` and `trust_remote_code`.
+
+    Returns:
+        `PretrainedConfig`: The configuration.
+
+    Raises:
+        `ValueError`: If there is no such model.
+    """
+    revision = (args.model_init_kwargs or {}).get("revision")
+    with naming(model):
+        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=args.trust_remote_code)
+
+
+def load_processing_class(model_id: str, args: LongActConfig) -> PreTrainedTokenizerBase | ProcessorMixin:
+    """
+    Load the tokenizer as [`~trl.GRPOTrainer`] would, before it loads the model.
+
+    Args:
+        model_id (`str`):
+            Hub id or folder.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `PreTrainedTokenizerBase` or `ProcessorMixin`: Tokenizer, or the processor of a vision-language model.
+
+    Raises:
+        `ValueError`: If there is no such model.
+    """
+    revision = (args.model_init_kwargs or {}).get("revision")
+    sides = {"truncation_side": "left", "padding_side": "left"}
+    with naming(model_id):
+        return AutoProcessor.from_pretrained(
+            model_id, revision=revision, trust_remote_code=args.trust_remote_code, **sides
+        )
+
+
+def fit_prompts(
+    dataset: Dataset | IterableDataset,
+    processing_class: PreTrainedTokenizerBase | ProcessorMixin,
+    window: int,
+    args: LongActConfig,
+) -> Dataset | IterableDataset:
+    """
+    Apply `prompt_length_policy`, once and in parallel. A stream, or prompts with images, cannot be measured ahead and
+    stay as they are.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`):
+            Training dataset.
+        processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`):
+            Tokenizer.
+        window (`int`):
+            Tokens that a prompt may have.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `Dataset` or `IterableDataset`: With prompts that fit.
+
+    Raises:
+        `ValueError`: If no prompt fits, if one does not and the policy is `"error"`, or if prompts cannot be measured
+            and a policy was asked for.
+    """
+    if not isinstance(dataset, Dataset) or not isinstance(processing_class, PreTrainedTokenizerBase):
+        if args.prompt_length_policy != "filter":  # the default is no promise that a user asked for
+            raise ValueError(
+                f"`prompt_length_policy={args.prompt_length_policy!r}` needs prompts that can be measured ahead, "
+                "which a stream and prompts with images cannot. Load the dataset whole, or remove the policy."
+            )
+        return dataset
+    with args.main_process_first(desc="measuring prompts"):  # the other ranks find the result in the cache
+        return apply_length_policy(
+            dataset,
+            processing_class,
+            window,
+            args.prompt_length_policy,
+            chat_template_kwargs=args.chat_template_kwargs,
+        )

@@ -1,0 +1,255 @@
+"""
+One forward pass of a prompt for all its completions: when it can be done, and how TRL's method comes to do it.
+
+TRL calls a model with padded rows and labels, and reads their log-probs and entropies from what it returns. Here it
+calls a function in place of the model, which packs the rows (`packing/layout.py`), runs the model on them once, with
+`packing/attention.py`, and unpacks.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import gcd
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import is_peft_model
+from torch import nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+from trl import GRPOTrainer
+from trl.trainer.utils import FusedCausalLMOutput
+
+from ..packing.attention import SUFFIX, register
+from ..packing.layout import plan, regroup
+
+
+if TYPE_CHECKING:
+    from .config import LongActConfig
+
+MODES = ("auto", "on", "off")
+DEVICES = ("cpu", "cuda")
+"""Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
+OWN_MASK = ("doge", "nemotron")
+"""Types of models that use transformers' AttentionInterface, and read the mask beside it."""
+
+
+class SharedPrefixTrainer(GRPOTrainer):
+    """
+    [`~trl.GRPOTrainer`] that, while it trains, forwards each prompt of a micro-batch once and not with each of its
+    completions: in scoring, training and reference passes alike. Rows of one prompt are brought together within an
+    optimizer step. Evaluation and generation are GRPOTrainer's, to the bit.
+    """
+
+    def train(self, *args, **kwargs):
+        if not shares_prefixes(self.model.config, self.args):
+            return super().train(*args, **kwargs)
+        models = [self.model] if self.ref_model is None else [self.model, self.ref_model]
+        with packed_attention_in(*map(self.accelerator.unwrap_model, models)):
+            return super().train(*args, **kwargs)
+
+    @property
+    def _packs(self) -> bool:
+        return self.model.training and self.model.config._attn_implementation.endswith(SUFFIX)
+
+    def _prepare_inputs(self, generation_batch):
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._packs and self._buffered_inputs is not before:  # a new generation, which TRL has shuffled
+            self._buffered_inputs = regroup(self._buffered_inputs, exchange_window(self.args))
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
+        if self._packs:
+            model = partial(forward_once, model, input_ids.size(1) - logits_to_keep)
+        return super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        )
+
+
+def shares_prefixes(config: PretrainedConfig, args: "LongActConfig") -> bool:
+    """
+    Whether micro-batches of a run are packed where they hold rows of one prompt.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `bool`: Whether.
+
+    Raises:
+        `ValueError`: If `shared_prefix="on"` and it cannot be; says why.
+    """
+    if args.shared_prefix == "off":
+        return False
+    reason = obstacle(config, args)
+    if reason and args.shared_prefix == "on":
+        raise ValueError(
+            f"`shared_prefix='on'` cannot work: {reason} Write 'auto' to forward each prompt again there."
+        )
+    return reason is None
+
+
+def obstacle(config: PretrainedConfig, args: "LongActConfig") -> str | None:
+    """
+    Why prompts cannot be shared, as a sentence. No weights are needed.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `str` or `None`: `None` if they can.
+    """
+    if args.per_device_train_batch_size < 2:
+        return (
+            "`per_device_train_batch_size` is 1, so no two completions of a prompt meet. Write a divisor of "
+            f"`num_generations`={args.num_generations} above 1 and fewer `gradient_accumulation_steps`."
+        )
+    if args.policy_loss == "kl_cov":
+        return (
+            "KL-Cov's |log π − log π_old| has a kink at zero, where TRL's scoring and training passes agree to the "
+            "bit; passes that are packed differently do not."
+        )
+    if args.device.type not in DEVICES:
+        return f"there is no attention kernel for it on {args.device.type!r}, only on {' and '.join(DEVICES)}."
+    if args.device.type == "cuda" and not (args.bf16 or args.fp16):
+        return "on a GPU its attention kernel computes in half precision only. Write `bf16: true`."
+    if config is not config.get_text_config():
+        return f"{type(config).__name__} also reads images."
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return f"{type(config).__name__} is custom code, whose attention is not known."
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if not model_class._supports_attention_backend:
+        return f"{model_class.__name__} does not take its attention function from transformers' AttentionInterface."
+    if not hasattr(config, "rope_parameters"):  # OPT numbers tokens by its mask, not by column
+        return f"{type(config).__name__} has no rotary positions, so it is not known how it numbers tokens."
+    if config.model_type in OWN_MASK:
+        return f"{type(config).__name__} reads its attention mask itself."
+    if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
+    for name in ("sliding_window", "attn_logit_softcapping", "attention_dropout"):
+        if value := getattr(config, name, None):
+            return f"{type(config).__name__} has `{name}`={value}, which packed attention does not compute."
+    requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
+    if requested == "eager" or (requested is None and not model_class._supports_sdpa):
+        return "`attn_implementation` is 'eager', which transformers cannot call by name. Write 'sdpa'."
+    coefficient = args.router_aux_loss_coef
+    if coefficient is None:
+        coefficient = getattr(config, "router_aux_loss_coef", 0)
+    if hasattr(config, "output_router_logits") and coefficient:
+        return (
+            "a load-balancing loss would count a prompt once instead of for each row. Set `router_aux_loss_coef: 0`."
+        )
+    return None
+
+
+@contextmanager
+def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
+    """
+    Let models attend within packed rows, and their LM head see segments only, while the context lasts. Everything
+    else they do stays as it is.
+
+    Args:
+        models (`PreTrainedModel`):
+            Models, plain or wrapped by PEFT, unwrapped from DDP or DeepSpeed.
+    """
+    configs = [model.config for model in models]
+    usual = [config._attn_implementation for config in configs]
+    handles = []
+    try:
+        for model, config, implementation in zip(models, configs, usual, strict=True):
+            config._attn_implementation = register(implementation)
+            decoder = (model.get_base_model() if is_peft_model(model) else model).base_model
+            handles.append(decoder.register_forward_hook(_leave_prefixes_out, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for config, implementation in zip(configs, usual, strict=True):
+            config._attn_implementation = implementation
+
+
+def _leave_prefixes_out(decoder: nn.Module, args: tuple, kwargs: dict, output: BaseModelOutput) -> None:
+    if "shared_prefix" in kwargs:  # on a CPU, TRL's head would compute logits for every token
+        output.last_hidden_state = kwargs["shared_prefix"].segments_of(output.last_hidden_state)
+
+
+def forward_once(
+    model: nn.Module,
+    prompt_length: int,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor,
+    fused_lm_head: bool,
+    **others: Any,
+) -> FusedCausalLMOutput:
+    """
+    What TRL calls in place of `model`. Rows go through the model as they are where no two share a prompt, and where
+    there is anything else to forward.
+
+    Args:
+        model (`nn.Module`):
+            Model with TRL's fused LM head, wrapped for distributed training or not, in [`packed_attention_in`].
+        prompt_length (`int`):
+            Columns of the prompts.
+        input_ids (`torch.Tensor` of shape (B, S)):
+            Prompts, padded on the left, and completions, padded on the right.
+        attention_mask (`torch.Tensor` of shape (B, S)):
+            Nonzero where a token is real.
+        labels (`torch.Tensor` of shape (B, S)):
+            Tokens whose log-probs are wanted, -100 elsewhere and in all prompts.
+        fused_lm_head (`bool`):
+            True.
+        others:
+            Whatever else TRL passes: images, `output_router_logits`.
+
+    Returns:
+        `FusedCausalLMOutput`: As the model's: log-probs and entropies of shape (B, S - 1).
+    """
+    layout = plan(input_ids, attention_mask, prompt_length)
+    if others or len(layout.groups) == len(input_ids):
+        return model(
+            input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=fused_lm_head, **others
+        )
+    next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    output = model(
+        input_ids=layout.pack(input_ids),
+        # Four dimensions: transformers makes no mask of its own. Empty: attention that is not ours fails.
+        attention_mask=torch.empty(0, 0, 0, 0, device=input_ids.device),
+        position_ids=layout.columns.unsqueeze(0),
+        shift_labels=layout.segments_of(layout.pack(next_labels)),
+        fused_lm_head=fused_lm_head,
+        shared_prefix=layout,
+    )
+    output.log_probs = layout.unpack(output.log_probs, labels.shape)[:, :-1]
+    if output.entropy is not None:  # TRL asks no entropy of a reference model
+        output.entropy = layout.unpack(output.entropy, labels.shape)[:, :-1]
+    return output
+
+
+def exchange_window(args: "LongActConfig") -> int:
+    """
+    Micro-batches between which rows may be exchanged without any gradient being another: those that always fall into
+    the same optimizer step, or 1 where a token's weight in the loss depends on its micro-batch.
+
+    Args:
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `int`: Divides `steps_per_generation`.
+    """
+    weighs_by_micro_batch = (
+        args.loss_type == "bnpo"
+        or args.top_entropy_quantile < 1
+        or args.entropy_coef != 0
+        or args.use_adaptive_entropy
+    )
+    return 1 if weighs_by_micro_batch else gcd(args.steps_per_generation, args.gradient_accumulation_steps)
