@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .analysis.perturb.perturbation import perturb_activations
     from .method.magnitude import measure_magnitudes
     from .method.masks import select_rows
-    from .rewards.tagged import answer_reward, format_reward
+    from .rewards import answer_reward, format_reward
     from .training.config import LongActConfig
     from .training.mask_refresh import MaskRefreshCallback
     from .training.trainer import LongActTrainer
@@ -29,14 +29,14 @@ __all__ = [
 
 # TRL's trainer imports vLLM and DeepSpeed where they are installed, so it is loaded when it is first asked for.
 _MODULES = {
-    "LongActConfig": "config",
-    "LongActTrainer": "trainer",
-    "MaskRefreshCallback": "callback",
+    "LongActConfig": "training.config",
+    "LongActTrainer": "training.trainer",
+    "MaskRefreshCallback": "training.mask_refresh",
     "answer_reward": "rewards",
     "format_reward": "rewards",
-    "measure_magnitudes": "magnitude",
-    "perturb_activations": "analysis.perturbation",
-    "select_rows": "masks",
+    "measure_magnitudes": "method.magnitude",
+    "perturb_activations": "analysis.perturb.perturbation",
+    "select_rows": "method.masks",
 }
 
 
