@@ -28,7 +28,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.packing.attention import SUFFIX
-from longact_trl.training.shared_prefix import exchange_window, shares_prefixes
+from longact_trl.packing.obstacles import shares_prefixes
+from longact_trl.training.shared_prefix import exchange_window
 
 
 class Noting(LongActTrainer):

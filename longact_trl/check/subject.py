@@ -18,11 +18,11 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, get_peft_config
 
 from ..data.length import prompt_lengths
+from ..packing.obstacles import shares_prefixes
 from ..quickstart import recipe_root
 from ..settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe, read_config
 from ..training.config import LongActConfig
 from ..training.preflight import load_config, load_processing_class, window_of
-from ..training.shared_prefix import shares_prefixes
 from .launch import read_launch
 from .memory.shape import ModelShape, shape_of
 from .memory.workload import Load, Placement

@@ -10,9 +10,9 @@ from ..data.length import POLICIES
 from ..method.frozen_rows import ROWWISE_OPTIMIZERS
 from ..method.masks import STRATEGIES, check_sparsity_ratio
 from ..method.row_sparse import ROW_SPARSE_CHOICES
+from ..packing.obstacles import MODES
 from ..settings.value_types import fits
 from .policy_losses import check_policy_loss
-from .shared_prefix import MODES
 
 
 UPDATE_RULES = ("masked_gradient", "frozen_rows")

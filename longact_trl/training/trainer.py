@@ -13,6 +13,7 @@ from trl.trainer.utils import get_config_model_id
 from ..method.frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from ..method.gradients import row_parameters
 from ..models.vllm_cpu import keep_weights_loadable
+from ..packing.obstacles import shares_prefixes
 from .checkpoints import (
     check_strategy,
     how_to_continue,
@@ -37,7 +38,7 @@ from .preflight import (
     window_of,
 )
 from .sampling import DynamicSamplingTrainer
-from .shared_prefix import SharedPrefixTrainer, shares_prefixes
+from .shared_prefix import SharedPrefixTrainer
 
 
 class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):

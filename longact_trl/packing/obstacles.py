@@ -1,0 +1,93 @@
+"""When the completions of a prompt can share its forward pass, and why not, from config and arguments alone."""
+
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
+from trl import GRPOConfig
+
+
+MODES = ("auto", "on", "off")
+DEVICES = ("cpu", "cuda")
+"""Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
+OWN_MASK = ("doge", "nemotron")
+"""Types of models that use transformers' AttentionInterface, and read the mask beside it."""
+
+
+def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
+    """
+    Whether micro-batches of a run are packed where they hold rows of one prompt.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `bool`: Whether.
+
+    Raises:
+        `ValueError`: If `shared_prefix="on"` and it cannot be; says why.
+    """
+    if args.shared_prefix == "off":
+        return False
+    reason = obstacle(config, args)
+    if reason and args.shared_prefix == "on":
+        raise ValueError(
+            f"`shared_prefix='on'` cannot work: {reason} Write 'auto' to forward each prompt again there."
+        )
+    return reason is None
+
+
+def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
+    """
+    Why prompts cannot be shared, as a sentence. No weights are needed.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Returns:
+        `str` or `None`: `None` if they can.
+    """
+    if args.per_device_train_batch_size < 2:
+        return (
+            "`per_device_train_batch_size` is 1, so no two completions of a prompt meet. Write a divisor of "
+            f"`num_generations`={args.num_generations} above 1 and fewer `gradient_accumulation_steps`."
+        )
+    if args.policy_loss == "kl_cov":
+        return (
+            "KL-Cov's |log π − log π_old| has a kink at zero, where TRL's scoring and training passes agree to the "
+            "bit; passes that are packed differently do not."
+        )
+    if args.device.type not in DEVICES:
+        return f"there is no attention kernel for it on {args.device.type!r}, only on {' and '.join(DEVICES)}."
+    if args.device.type == "cuda" and not (args.bf16 or args.fp16):
+        return "on a GPU its attention kernel computes in half precision only. Write `bf16: true`."
+    if config is not config.get_text_config():
+        return f"{type(config).__name__} also reads images."
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return f"{type(config).__name__} is custom code, whose attention is not known."
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if not model_class._supports_attention_backend:
+        return f"{model_class.__name__} does not take its attention function from transformers' AttentionInterface."
+    if not hasattr(config, "rope_parameters"):  # OPT numbers tokens by its mask, not by column
+        return f"{type(config).__name__} has no rotary positions, so it is not known how it numbers tokens."
+    if config.model_type in OWN_MASK:
+        return f"{type(config).__name__} reads its attention mask itself."
+    if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
+    for name in ("sliding_window", "attn_logit_softcapping", "attention_dropout"):
+        if value := getattr(config, name, None):
+            return f"{type(config).__name__} has `{name}`={value}, which packed attention does not compute."
+    requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
+    if requested == "eager" or (requested is None and not model_class._supports_sdpa):
+        return "`attn_implementation` is 'eager', which transformers cannot call by name. Write 'sdpa'."
+    coefficient = args.router_aux_loss_coef
+    if coefficient is None:
+        coefficient = getattr(config, "router_aux_loss_coef", 0)
+    if hasattr(config, "output_router_logits") and coefficient:
+        return (
+            "a load-balancing loss would count a prompt once instead of for each row. Set `router_aux_loss_coef: 0`."
+        )
+    return None
