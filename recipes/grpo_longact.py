@@ -25,10 +25,11 @@ from trl.rewards import get_soft_overlong_punishment
 from longact_trl import LongActConfig, LongActTrainer, answer_reward, format_reward
 from longact_trl.data.mixture import load_mixture, source_names
 from longact_trl.data.rows import read_prompts
+from longact_trl.models.reading import load_processing_class
 from longact_trl.rewards.tagged import prefills_think
 from longact_trl.settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe
 from longact_trl.training.checkpoints import resolve_resume
-from longact_trl.training.preflight import load_processing_class
+from longact_trl.training.preflight import source_of
 
 
 RECIPES = Path(__file__).parent
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
 
     args.resume_from_checkpoint = resolve_resume(args.resume_from_checkpoint, args.output_dir)
     args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
-    tokenizer = load_processing_class(model_args.model_name_or_path, args)
+    tokenizer = load_processing_class(model_args.model_name_or_path, **source_of(args))
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
         dataset = load_prompts(script_args, args, tokenizer)
 

@@ -12,7 +12,7 @@ from transformers import GPT2Config, MambaConfig
 
 from longact_trl import LongActTrainer, answer_reward, format_reward
 from longact_trl.method.frozen_rows import check_deepspeed_optimizer
-from longact_trl.training.preflight import check_vllm, window_of
+from longact_trl.training.preflight import check_vllm, prompt_window
 
 
 def with_config(folder: Path, target: Path, **changes) -> Path:
@@ -222,19 +222,19 @@ def test_an_output_directory_of_another_run(tmp_path):
 def test_completions_that_fill_the_window(tmp_path, length):
     config = make_model().config
     with pytest.raises(ValueError, match=f"`max_completion_length`={length} leaves no room for a prompt.* 256 tokens"):
-        window_of(config, make_args(tmp_path, max_completion_length=length))
-    assert window_of(config, make_args(tmp_path, max_completion_length=255)) == 1
+        prompt_window(config, make_args(tmp_path, max_completion_length=length))
+    assert prompt_window(config, make_args(tmp_path, max_completion_length=255)) == 1
 
 
 def test_completions_that_fill_vllms_window(tmp_path):
     config = make_model().config
     args = make_args(tmp_path, max_completion_length=64, use_vllm=True, vllm_max_model_length=64)
     with pytest.raises(ValueError, match="leaves no room.* 64 tokens"):
-        window_of(config, args)
+        prompt_window(config, args)
     args.vllm_max_model_length = 100
-    assert window_of(config, args) == 36
+    assert prompt_window(config, args) == 36
     args.vllm_max_model_length = 10_000
-    assert window_of(config, args) == 192
+    assert prompt_window(config, args) == 192
 
 
 def test_a_prompt_longer_than_the_window(tmp_path, no_weights):

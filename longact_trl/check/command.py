@@ -80,7 +80,7 @@ def main(*args, console: Console | None = None, **kwargs) -> int:
     if subject is not None:
         console.print(resolved(subject))
         lengths, window = subject.known.get("prompt_lengths"), subject.known.get("window")
-        if lengths and lengths[0] and window:
+        if lengths and lengths[0] and window and window[0]:
             console.print(histogram(lengths[0], window[0]))
         if shape := subject.known.get("shape"):
             try:

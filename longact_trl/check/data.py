@@ -49,8 +49,10 @@ def gold_answers(subject: Subject) -> str:
 def prompts(subject: Subject) -> str:
     """Prompts fit the window, or the length policy says what happens to them."""
     lengths, window, args = subject.prompt_lengths, subject.window, subject.args
-    over = sum(length > window for length in lengths)
-    found = f"{min(lengths):,} to {max(lengths):,} tokens, window {window:,}"
+    found = f"{min(lengths):,} to {max(lengths):,} tokens"
+    if window is None:
+        return f"{found}, no limit"
+    over, found = sum(length > window for length in lengths), f"{found}, window {window:,}"
     if not over:
         return found
     kwargs = {"chat_template_kwargs": args.chat_template_kwargs}

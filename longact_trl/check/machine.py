@@ -11,6 +11,7 @@ from pathlib import Path
 import huggingface_hub
 from packaging.requirements import Requirement
 
+from ..models.reading import window_of
 from ..training.checkpoints import check_strategy, resolve_resume
 from ..training.preflight import check_vllm
 from .memory.disk import checkpoint_bytes, saved_bytes
@@ -47,8 +48,7 @@ def memory(subject: Subject) -> str:
     """The memory plan fits the GPU, and vLLM's share holds a sequence."""
     shape, load = subject.shape, subject.load()
     result = plan(shape, subject.placement, load, subject.gpu_bytes)
-    positions = subject.model_config.get_text_config().max_position_embeddings
-    sequence = (subject.args.vllm_max_model_length or positions) if load.vllm_share else 0
+    sequence = (subject.args.vllm_max_model_length or window_of(subject.model_config) or 0) if load.vllm_share else 0
     if result.kv_tokens < sequence:
         raise ValueError(
             f"vLLM would not start: beside its weights its share has room for {max(result.kv_tokens, 0):,} tokens of "

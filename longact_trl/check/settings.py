@@ -6,6 +6,7 @@ from transformers.utils import is_kernels_available
 from trl import get_peft_config
 
 from ..method.masks import num_selected
+from ..models.reading import window_of, yarn_reach
 from ..training.preflight import check_model_config, check_rope
 from .subject import Subject
 from .verdict import CannotCheck, Caution
@@ -78,26 +79,26 @@ def _count(parameters: int) -> str:
 def rope(subject: Subject) -> str:
     """Trainer and vLLM have the same positions, and enough of them."""
     config, args = subject.model_config, subject.args
-    text = config.get_text_config()
-    parameters = getattr(text, "rope_parameters", None) or {}
+    window, reach = window_of(config), yarn_reach(config)
+    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
     kind = parameters.get("rope_type", "default")
+    if window is None:
+        return f"{kind}, the model names no limit"
     if not subject.is_rl:
-        if args.max_length and args.max_length > text.max_position_embeddings:
+        if args.max_length and args.max_length > window:
             raise ValueError(
-                f"`max_length`={args.max_length} is more than the model's max_position_embeddings="
-                f"{text.max_position_embeddings}. Lower it."
+                f"`max_length`={args.max_length} is more than the model's max_position_embeddings={window}. Lower it."
             )
         used = f"{args.max_length:,} of " if args.max_length else ""
-        return f"{kind}, {used}{text.max_position_embeddings:,} positions"
+        return f"{kind}, {used}{window:,} positions"
     check_rope(config, args)
     room = f"{kind}, prompts of up to {subject.window:,} tokens before {args.max_completion_length:,} of completion"
     if args.use_vllm and args.vllm_mode != "colocate":
         raise CannotCheck(f"{room}; what the vLLM server was started with is not known here")
-    extended = parameters.get("factor", 1) * parameters.get("original_max_position_embeddings", 0)
-    if kind == "yarn" and extended > text.max_position_embeddings:
+    if reach and reach > window:
         return Caution(
-            f"YaRN reaches {extended:,.0f} positions, but max_position_embeddings in config.json is "
-            f"{text.max_position_embeddings:,}, and neither trainer nor vLLM goes further. Write {extended:.0f} there."
+            f"YaRN reaches {reach:,} positions, but max_position_embeddings in config.json is {window:,}, and neither "
+            f"trainer nor vLLM goes further. Write {reach} there."
         )
     return room + ("; trainer and vLLM read the same config.json" if args.use_vllm else "")
 

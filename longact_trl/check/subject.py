@@ -18,11 +18,12 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, get_peft_config
 
 from ..data.length import prompt_lengths
+from ..models.reading import load_config, load_processing_class
 from ..packing.obstacles import shares_prefixes
 from ..quickstart import recipe_root
 from ..settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe, read_config
 from ..training.config import LongActConfig
-from ..training.preflight import load_config, load_processing_class, window_of
+from ..training.preflight import prompt_window, source_of
 from .launch import read_launch
 from .memory.shape import ModelShape, shape_of
 from .memory.workload import Load, Placement
@@ -104,7 +105,7 @@ class Subject:
         if not self.model:
             raise ValueError("There is no model to train: set `model_name_or_path` to a Hub id or folder.")
         try:
-            return load_config(self.model, self.args)
+            return load_config(self.model, **source_of(self.args))
         except ValueError as error:
             shipped = SHIPPED_CONFIGS / self.model.rpartition("/")[2]
             if not self._is_unreachable(error):
@@ -127,7 +128,7 @@ class Subject:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         _ = self.model_config  # without a model there is none
         try:
-            return load_processing_class(self.model, self.args)
+            return load_processing_class(self.model, **source_of(self.args))
         except ValueError as error:
             if self._is_unreachable(error):
                 raise CannotCheck(
@@ -161,8 +162,8 @@ class Subject:
         return self.recipe.reward_functions(self.script_args, self.args, self.tokenizer)
 
     @once
-    def window(self) -> int:
-        return window_of(self.model_config, self.args)
+    def window(self) -> int | None:
+        return prompt_window(self.model_config, self.args)
 
     @once
     def prompt_lengths(self) -> list[int]:
@@ -197,7 +198,7 @@ class Subject:
         colocated = args.use_vllm and args.vllm_mode == "colocate"
         return replace(
             common,
-            prompt=min(self.longest_prompt(), self.window),
+            prompt=self.longest_prompt(),
             completion=args.max_completion_length,
             group=args.num_generations,
             shared_prefix=shares_prefixes(self.model_config, args),
@@ -209,9 +210,12 @@ class Subject:
         )
 
     def longest_prompt(self) -> int:
-        """Tokens of the longest prompt, or the whole window where prompts could not be measured."""
-        measured = self.known.get("prompt_lengths")
-        return max(measured[0]) if measured else self.window
+        """Tokens of the longest prompt that fits, or the whole window where prompts could not be measured."""
+        measured, window = self.known.get("prompt_lengths"), self.window
+        if not measured and window is None:
+            raise CannotCheck("the model's config.json names no window, and prompts could not be measured")
+        lengths = [max(measured[0])] if measured else []
+        return min(lengths + ([window] if window is not None else []))
 
 
 def read_subject(

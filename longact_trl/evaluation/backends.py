@@ -11,6 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import find_adapter_config_file
 
 from ..models.naming import naming
+from ..models.vllm_cpu import share_the_process, vllm_is_for_cpus
 from .config import EvaluationConfig
 
 
@@ -84,9 +85,7 @@ class Model:
         args |= config.model_args or {}
         if self.backend == "vllm":
             # The engine shares this process on CPUs, where two would fight over the cores.
-            if _vllm_on_cpu():
-                os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-                os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+            share_the_process()
             if self.adapter:
                 rank = next(rank for rank in VLLM_LORA_RANKS if rank >= self.lora_rank)
                 args |= {"lora_local_path": self.adapter, "max_lora_rank": rank}
@@ -147,7 +146,7 @@ def _vllm_backend() -> type["LM"]:
     """lm-eval's vLLM class. It asks for the version of the package `vllm`, which the CPU build does not go by."""
     from lm_eval.api.registry import get_model
 
-    if not _vllm_on_cpu():
+    if not vllm_is_for_cpus():
         return get_model("vllm")
     from vllm.platforms import current_platform
 
@@ -158,10 +157,3 @@ def _vllm_backend() -> type["LM"]:
         return get_model("vllm")  # keeps the function it imports now
     finally:
         importlib.metadata.version = version
-
-
-def _vllm_on_cpu() -> bool:
-    try:
-        return "cpu" in importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
-        return True  # the CPU build is a package of another name

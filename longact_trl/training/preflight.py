@@ -10,8 +10,6 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoProcessor,
     PretrainedConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -22,7 +20,7 @@ from ..data.length import apply_length_policy
 from ..method.gradients import GradientMasker
 from ..method.masks import num_selected
 from ..method.projections import find_projections
-from ..models.naming import naming
+from ..models.reading import skeleton_of, window_of
 from .config import LongActConfig
 
 
@@ -107,16 +105,16 @@ def check_model_config(
         )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:  # custom code: checked once the model is there
         return
-    with torch.device("meta"):  # not `from_config`, which ZeRO-3 makes allocate
-        skeleton = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
-        projections = find_projections(skeleton)
-        if args.strategy == "dense":
-            return
-        for projection in projections:
-            num_selected(args.sparsity_ratio, projection.head_dim)
-        if adapter and adapter is not True:
-            from peft import get_peft_model
+    skeleton = skeleton_of(config)
+    projections = find_projections(skeleton)
+    if args.strategy == "dense":
+        return
+    for projection in projections:
+        num_selected(args.sparsity_ratio, projection.head_dim)
+    if adapter and adapter is not True:
+        from peft import get_peft_model
 
+        with torch.device("meta"):
             GradientMasker(find_projections(get_peft_model(skeleton, deepcopy(adapter))))
 
 
@@ -142,8 +140,8 @@ def check_rope(config: PretrainedConfig, args: LongActConfig) -> None:
             "config.json, and would sample with other positions than are trained. Write it into the config.json of a "
             "local copy of the model."
         )
-    window = config.get_text_config().max_position_embeddings
-    if (args.vllm_max_model_length or 0) > window:
+    window = window_of(config)
+    if window is not None and (args.vllm_max_model_length or 0) > window:
         raise ValueError(
             f"`vllm_max_model_length`={args.vllm_max_model_length} is more than the model's "
             f"max_position_embeddings={window}, and vLLM would not start. Lower it, or extend the model in the "
@@ -151,7 +149,15 @@ def check_rope(config: PretrainedConfig, args: LongActConfig) -> None:
         )
 
 
-def window_of(config: PretrainedConfig, args: LongActConfig) -> int:
+def source_of(args: LongActConfig) -> dict:
+    """Where and how a model is read: `revision` and `trust_remote_code`, as [`load_config`] takes them."""
+    return {
+        "revision": (args.model_init_kwargs or {}).get("revision"),
+        "trust_remote_code": args.trust_remote_code,
+    }
+
+
+def prompt_window(config: PretrainedConfig, args: LongActConfig) -> int | None:
     """
     Tokens that a prompt may have so that prompt and completion fit.
 
@@ -162,14 +168,16 @@ def window_of(config: PretrainedConfig, args: LongActConfig) -> int:
             Training arguments.
 
     Returns:
-        `int`: The smaller of vLLM's and the model's window, less `max_completion_length`.
+        `int` or `None`: The smaller of vLLM's and the model's window, less `max_completion_length`; `None` where
+        neither has a limit.
 
     Raises:
         `ValueError`: If completions alone fill the window.
     """
-    total = config.get_text_config().max_position_embeddings
-    if args.use_vllm and args.vllm_max_model_length is not None:
-        total = min(total, args.vllm_max_model_length)
+    limits = [window_of(config), args.vllm_max_model_length if args.use_vllm else None]
+    total = min((limit for limit in limits if limit is not None), default=None)
+    if total is None:
+        return None
     if args.max_completion_length >= total:
         raise ValueError(
             f"`max_completion_length`={args.max_completion_length} leaves no room for a prompt in a window of {total} "
@@ -200,55 +208,10 @@ def check_vllm(args: LongActConfig) -> None:
         raise ValueError(f'{caught[0].message} Run `pip install "longact-trl[vllm]"`.')
 
 
-def load_config(model: str, args: LongActConfig) -> PretrainedConfig:
-    """
-    Read a model's configuration, and nothing else of it.
-
-    Args:
-        model (`str`):
-            Hub id or folder.
-        args (`LongActConfig`):
-            Training arguments, for `model_init_kwargs` and `trust_remote_code`.
-
-    Returns:
-        `PretrainedConfig`: The configuration.
-
-    Raises:
-        `ValueError`: If there is no such model.
-    """
-    revision = (args.model_init_kwargs or {}).get("revision")
-    with naming(model):
-        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=args.trust_remote_code)
-
-
-def load_processing_class(model_id: str, args: LongActConfig) -> PreTrainedTokenizerBase | ProcessorMixin:
-    """
-    Load the tokenizer as [`~trl.GRPOTrainer`] would, before it loads the model.
-
-    Args:
-        model_id (`str`):
-            Hub id or folder.
-        args (`LongActConfig`):
-            Training arguments.
-
-    Returns:
-        `PreTrainedTokenizerBase` or `ProcessorMixin`: Tokenizer, or the processor of a vision-language model.
-
-    Raises:
-        `ValueError`: If there is no such model.
-    """
-    revision = (args.model_init_kwargs or {}).get("revision")
-    sides = {"truncation_side": "left", "padding_side": "left"}
-    with naming(model_id):
-        return AutoProcessor.from_pretrained(
-            model_id, revision=revision, trust_remote_code=args.trust_remote_code, **sides
-        )
-
-
 def fit_prompts(
     dataset: Dataset | IterableDataset,
     processing_class: PreTrainedTokenizerBase | ProcessorMixin,
-    window: int,
+    window: int | None,
     args: LongActConfig,
 ) -> Dataset | IterableDataset:
     """
@@ -260,8 +223,8 @@ def fit_prompts(
             Training dataset.
         processing_class (`PreTrainedTokenizerBase` or `ProcessorMixin`):
             Tokenizer.
-        window (`int`):
-            Tokens that a prompt may have.
+        window (`int`, *optional*):
+            Tokens that a prompt may have; `None` is no limit.
         args (`LongActConfig`):
             Training arguments.
 
@@ -278,6 +241,8 @@ def fit_prompts(
                 f"`prompt_length_policy={args.prompt_length_policy!r}` needs prompts that can be measured ahead, "
                 "which a stream and prompts with images cannot. Load the dataset whole, or remove the policy."
             )
+        return dataset
+    if window is None:
         return dataset
     with args.main_process_first(desc="measuring prompts"):  # the other ranks find the result in the cache
         return apply_length_policy(

@@ -12,6 +12,7 @@ from trl.trainer.utils import get_config_model_id
 
 from ..method.frozen_rows import check_deepspeed_optimizer, check_no_weight_decay, check_own_optimizer
 from ..method.gradients import row_parameters
+from ..models.reading import load_config, load_processing_class
 from ..models.vllm_cpu import keep_weights_loadable
 from ..packing.obstacles import shares_prefixes
 from .checkpoints import (
@@ -33,9 +34,8 @@ from .preflight import (
     check_rope,
     check_vllm,
     fit_prompts,
-    load_config,
-    load_processing_class,
-    window_of,
+    prompt_window,
+    source_of,
 )
 from .sampling import DynamicSamplingTrainer
 from .shared_prefix import SharedPrefixTrainer
@@ -95,7 +95,7 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
     ):
         model_id = model if isinstance(model, str) else get_config_model_id(model.config)
         args = args or LongActConfig(f"{model_id.split('/')[-1]}-LongAct")
-        config = load_config(model, args) if isinstance(model, str) else model.config
+        config = load_config(model, **source_of(args)) if isinstance(model, str) else model.config
         adapter = kwargs.get("peft_config") or (model is not model_id and is_peft_model(model))
         quantised = bool(kwargs.get("quantization_config") or "quantization_config" in (args.model_init_kwargs or {}))
         check_vllm(args)
@@ -106,8 +106,8 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
         evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset} if eval_dataset else {}
         for dataset in (train_dataset, *evaluated.values()):
             check_dataset(dataset, rewards)
-        processing_class = processing_class or load_processing_class(model_id, args)
-        fit = partial(fit_prompts, processing_class=processing_class, window=window_of(config, args), args=args)
+        processing_class = processing_class or load_processing_class(model_id, **source_of(args))
+        fit = partial(fit_prompts, processing_class=processing_class, window=prompt_window(config, args), args=args)
         train_dataset = fit(train_dataset)
         if evaluated:
             fitted = {name: fit(dataset) for name, dataset in evaluated.items()}

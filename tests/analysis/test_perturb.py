@@ -7,7 +7,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from longact_trl import measure_magnitudes, select_rows
-from longact_trl.analysis.chosen_projections import load_model, load_tokenizer
 from longact_trl.analysis.perturb.answer_study import generate, study_answers
 from longact_trl.analysis.perturb.calibration import CONDITIONS, calibrate
 from longact_trl.analysis.perturb.loss_study import losses, study_losses
@@ -15,6 +14,7 @@ from longact_trl.analysis.perturb.perturbation import perturb_activations
 from longact_trl.analysis.questions import SYNTHETIC, make_questions
 from longact_trl.analysis.texts import built_in_texts
 from longact_trl.cli import app
+from longact_trl.models.reading import load_model, load_tokenizer
 from longact_trl.quickstart import MODEL
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from longact_trl.analysis.chosen_projections import load_model, load_tokenizer
 from longact_trl.analysis.perturb.loss_study import LossStudy, study_losses
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts
+from longact_trl.models.reading import load_model, load_tokenizer
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -106,10 +106,10 @@ def test_vllm_gives_the_answers_of_transformers():
 
 def compare_engines() -> None:
     """In a process of its own: a vLLM engine keeps what it has until that ends."""
-    from longact_trl.analysis.chosen_projections import load_model, load_tokenizer
     from longact_trl.analysis.perturb.answer_study import generate, start_vllm
     from longact_trl.analysis.perturb.calibration import calibrate
     from longact_trl.analysis.questions import SYNTHETIC, make_questions
+    from longact_trl.models.reading import load_model, load_tokenizer
     from longact_trl.quickstart import MODEL
 
     model, tokenizer = load_model(str(MODEL)), load_tokenizer(str(MODEL))

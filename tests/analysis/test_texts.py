@@ -2,9 +2,9 @@ import pytest
 import torch
 from conftest import make_tokenizer
 
-from longact_trl.analysis.chosen_projections import load_tokenizer
 from longact_trl.analysis.questions import NEEDLES, SYNTHETIC, benchmark_texts, make_questions, share_contained
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts, file_texts, parse_length
+from longact_trl.models.reading import load_tokenizer
 from longact_trl.quickstart import MODEL
 
 

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from ...method.masks import check_sparsity_ratio
 from ...method.projections import find_projections
+from ...models.reading import load_model, load_skeleton, window_of
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of
-from ..chosen_projections import load_model, load_skeleton
 from ..inspect.command import inspect_model, read_texts
 from .row_drift import Drift, find_masks, measure_drift, summarise
 
@@ -101,7 +101,7 @@ def read_magnitudes(file: Path, names: list[str]) -> dict[str, torch.Tensor]:
 
 def measure_base(base: str, skeleton: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Magnitudes of the base model on the built-in texts. Needs the memory that the model needs to run."""
-    texts = read_texts(base, [], None, None, skeleton.config.get_text_config().max_position_embeddings)
+    texts = read_texts(base, [], None, None, window_of(skeleton.config))
     model = load_model(base)
     progress = partial(track, description="Measuring the base model")
     return inspect_model(model, base, texts, find_projections(model), DEFAULT_RATIO, progress=progress).mean()

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from ...method.masks import select_rows
 from ...method.projections import Projection, find_projections
+from ...models.reading import load_skeleton
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import layer_of
 from ...training.checkpoints import STATE_DIR, STATE_FILE, newest_complete_checkpoint
-from ..chosen_projections import load_skeleton
 
 
 MASKS = "masks.safetensors"

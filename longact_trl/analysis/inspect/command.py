@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from torch import nn
 from ...method.magnitude import Magnitudes
 from ...method.masks import num_selected
 from ...method.projections import Projection
+from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
 from ...pictures.heatmaps import KINDS, kind_of, layer_of
-from ..chosen_projections import choose_projections, load_model, load_skeleton, load_tokenizer
+from ..chosen_projections import choose_projections
 from ..questions import benchmark_texts, check_task
 from ..texts import built_in_texts, file_texts, parse_length
 from .activations import SITES, check_site, measure_text
@@ -164,7 +166,7 @@ def main(
     for projection in chosen:
         num_selected(sparsity_ratio, projection.head_dim)
     check_site(skeleton, chosen, site)
-    window = skeleton.config.get_text_config().max_position_embeddings
+    window = window_of(skeleton.config)
     texts = read_texts(model, files, benchmark, length, window)
 
     tokens = sum(map(len, texts.values()))
@@ -181,7 +183,7 @@ def main(
 
 
 def read_texts(
-    model: str, files: Sequence[Path], benchmark: str | None, length: str | None, window: int
+    model: str, files: Sequence[Path], benchmark: str | None, length: str | None, window: int | None
 ) -> dict[str, torch.Tensor]:
     """
     The texts that a user asked for, or the built-in ones.
@@ -195,8 +197,8 @@ def read_texts(
             Name of a benchmark, e.g. `"ruler/cwe"`.
         length (`str` or `None`):
             Tokens of each text, e.g. `"4k"`.
-        window (`int`):
-            Tokens that the model can read.
+        window (`int` or `None`):
+            Tokens that the model can read; `None` is no limit.
 
     Returns:
         `dict[str, torch.LongTensor]`: Name to token ids of shape (S,).
@@ -207,6 +209,7 @@ def read_texts(
     if files and benchmark:
         raise ValueError("Write --text or --benchmark, not both.")
     num_tokens = parse_length(length) if length else None
+    window = sys.maxsize if window is None else window
     if num_tokens and num_tokens > window:
         raise ValueError(f"--length {length} is more than the {window:,} tokens that {model} can read.")
     if benchmark:

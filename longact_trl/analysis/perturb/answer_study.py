@@ -1,6 +1,5 @@
 """Answers of a model with some channels of each head clamped (LongAct, Table 7 and Fig. 6)."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from ...evaluation.held_out import Interval, wilson_interval
+from ...models.vllm_cpu import share_the_process
 from ..questions import Question
 from .calibration import CONDITIONS, Calibration
 from .perturbation import perturb_activations
@@ -147,8 +147,7 @@ def start_vllm(model: str, questions: Sequence[Question]) -> "LLM":
     Returns:
         `vllm.LLM`
     """
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; the default is half of the machine's memory
+    share_the_process()
     from vllm import LLM
 
     window = max(len(q.input_ids) + q.max_new_tokens for q in questions)

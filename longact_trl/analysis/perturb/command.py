@@ -12,7 +12,8 @@ from rich.table import Table
 
 from ...evaluation.held_out import Interval
 from ...method.masks import num_selected
-from ..chosen_projections import choose_projections, load_model, load_skeleton, load_tokenizer
+from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
+from ..chosen_projections import choose_projections
 from ..questions import Question, check_task, make_questions
 from ..texts import built_in_texts, file_texts, parse_length
 from .answer_study import Answers, start_vllm, study_answers
@@ -53,9 +54,9 @@ def main(
     check_task(task)
     tokenizer = load_tokenizer(model)
     questions = make_questions(task, tokenizer, num_prompts, parse_length(length))
-    window = skeleton.config.get_text_config().max_position_embeddings
+    window = window_of(skeleton.config)
     longest = max(len(q.input_ids) + q.max_new_tokens for q in questions)
-    if longest > window:
+    if window is not None and longest > window:
         raise ValueError(f"{task} needs {longest:,} tokens, {model} can read {window:,}: lower --length.")
     num_tokens = parse_length(text_length)
     texts = file_texts(tokenizer, files, num_tokens) if files else built_in_texts(tokenizer, num_tokens)

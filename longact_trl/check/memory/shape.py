@@ -7,6 +7,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from ...method.projections import find_projections
+from ...models.reading import skeleton_of
 
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def shape_of(config: PretrainedConfig, peft_config: "PeftConfig | None" = None) 
     text = config.get_text_config()
     if getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None):
         raise ValueError(f"{type(config).__name__} is a mixture of experts, for which there is no memory formula yet.")
-    with torch.device("meta"):
-        skeleton = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+    skeleton = skeleton_of(config)
     query, key = find_projections(skeleton)[:2]
     layer = skeleton.get_submodule(query.name.split(".self_attn")[0])
     layer_parameters = sum(p.numel() for p in layer.parameters())

@@ -1,0 +1,180 @@
+"""A model by its name: its configuration, tokenizer and window, the model without weights, and with them."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from .naming import naming
+from .weight_files import refuse_adapter
+
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
+"""What configurations call the positions that a model can read, as vLLM looks for them."""
+
+
+def load_config(model: str, revision: str | None = None, trust_remote_code: bool = False) -> "PretrainedConfig":
+    """
+    Read a model's configuration, and nothing else of it.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model may run. `False` does not ask at a terminal either.
+
+    Returns:
+        `PretrainedConfig`: The configuration.
+
+    Raises:
+        `ValueError`: If there is no such model.
+    """
+    from transformers import AutoConfig
+
+    with naming(model):
+        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def load_processing_class(
+    model: str, revision: str | None = None, trust_remote_code: bool = False
+) -> "PreTrainedTokenizerBase | ProcessorMixin":
+    """
+    Load the tokenizer as [`~trl.GRPOTrainer`] would, before it loads the model.
+
+    Args:
+        model, revision, trust_remote_code:
+            As in [`load_config`].
+
+    Returns:
+        `PreTrainedTokenizerBase` or `ProcessorMixin`: Tokenizer, or the processor of a vision-language model.
+
+    Raises:
+        `ValueError`: If there is no such model.
+    """
+    from transformers import AutoProcessor
+
+    sides = {"truncation_side": "left", "padding_side": "left"}
+    with naming(model):
+        return AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code, **sides)
+
+
+def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
+    """The model's tokenizer, with a padding token. `ValueError` if there is none."""
+    from transformers import AutoTokenizer
+
+    with naming(model):
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
+def window_of(config: "PretrainedConfig") -> int | None:
+    """
+    Tokens that a model can read: what its `config.json` says, for training, evaluation and vLLM alike.
+
+    YaRN is no exception: `max_position_embeddings` is the stretched window in transformers' and vLLM's reading (vLLM
+    0.31 refuses more, whatever factor stands in `rope_parameters`). [`yarn_reach`] tells where a config says less.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration; of a composite one, the text decoder's part counts.
+
+    Returns:
+        `int` or `None`: `None` for a model whose configuration names no limit, such as a recurrent one.
+    """
+    text = config.get_text_config()
+    named = (getattr(text, field, None) for field in WINDOW_FIELDS)
+    return min((int(size) for size in named if size is not None), default=None)
+
+
+def yarn_reach(config: "PretrainedConfig") -> int | None:
+    """
+    Positions that a configuration's YaRN is made for, `factor` times `original_max_position_embeddings`.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+
+    Returns:
+        `int` or `None`: `None` without YaRN. Where it is more than [`window_of`], `max_position_embeddings` has not
+        been raised to it, and nothing reads further than it says.
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if rope.get("rope_type") != "yarn" or not rope.get("original_max_position_embeddings"):
+        return None
+    return int(rope["original_max_position_embeddings"] * rope.get("factor", 1))
+
+
+def skeleton_of(config: "PretrainedConfig") -> nn.Module:
+    """
+    A model without weights: every module is there, on the meta device.
+
+    Args:
+        config (`PretrainedConfig`):
+            A causal language model's configuration.
+
+    Returns:
+        `nn.Module`
+
+    Raises:
+        `ValueError`: If it is none that transformers itself can build.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"A {config.model_type!r} is none of which transformers has a causal language model.")
+    with torch.device("meta"):  # not `from_config`, which ZeRO-3 makes allocate
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+
+
+def load_skeleton(model: str) -> nn.Module:
+    """
+    The model without weights, by its name.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+
+    Returns:
+        `nn.Module`: On the meta device.
+
+    Raises:
+        `ValueError`: If there is no such model, or it is none that transformers itself can build.
+    """
+    refuse_adapter(model)
+    config = load_config(model)
+    try:
+        return skeleton_of(config)
+    except ValueError as error:
+        raise ValueError(f"{model!r}: {error}") from error
+
+
+def load_model(model: str) -> "PreTrainedModel":
+    """
+    The model with its weights, ready to run: on the GPUs if there are any, in the checkpoint's dtype; else on the CPU
+    in float32, since few CPUs compute in half precision.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+
+    Returns:
+        `PreTrainedModel`: In evaluation mode.
+
+    Raises:
+        `ValueError`: If there is no such model.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    on_gpu = torch.cuda.is_available()
+    options = {"dtype": "auto", "device_map": "auto" if on_gpu else None, "trust_remote_code": False}
+    with naming(model):
+        loaded = AutoModelForCausalLM.from_pretrained(model, **options)
+    return (loaded if on_gpu else loaded.float()).eval()
