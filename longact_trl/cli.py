@@ -64,13 +64,13 @@ def inspect(
     output: Annotated[Path | None, typer.Option(help="Default: runs/inspect/<model>.", show_default=False)] = None,
 ) -> None:
     """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
-    from .analysis.inspect.command import main
+    from .analysis.inspect.command import inspect_activations
 
     site = "rope" if after_rope else "norm" if after_norm else "projection"
     with usage_errors():
         if after_norm and after_rope:
             raise ValueError("Write --after-norm or --after-rope, not both.")
-        main(
+        inspect_activations(
             model,
             output or default_output("inspect", model),
             files=text or [],
@@ -86,7 +86,7 @@ def inspect(
 @app.command()
 def perturb(
     model: Model,
-    task: Annotated[str, typer.Option(help="needles, synthetic or ruler/NAME.")] = "needles",
+    task: Annotated[str, typer.Option(help="needles, facts or ruler/NAME.")] = "needles",
     length: Annotated[str, typer.Option(help="Tokens of a prompt, for RULER.")] = "4k",
     num_prompts: Annotated[int, typer.Option(help="Questions to answer.")] = 100,
     text: Annotated[list[Path] | None, typer.Option(help="UTF-8 file to take the loss of; may be repeated.")] = None,
@@ -98,10 +98,10 @@ def perturb(
     output: Annotated[Path | None, typer.Option(help="Default: runs/perturb/<model>.", show_default=False)] = None,
 ) -> None:
     """Clamp the top, bottom or random channels of each head, and see what is lost: accuracy, loss, repetition."""
-    from .analysis.perturb.command import main
+    from .analysis.perturb.command import perturb_channels
 
     with usage_errors():
-        main(
+        perturb_channels(
             model,
             output or default_output("perturb", model),
             task=task,
@@ -134,10 +134,10 @@ def drift(
     output: Annotated[Path | None, typer.Option(help="Default: runs/drift/<trained>.", show_default=False)] = None,
 ) -> None:
     """Show which rows of W_Q and W_K training moved, against what its masks allowed. Exit code 3: against them."""
-    from .analysis.drift.command import main
+    from .analysis.drift.command import compare_weights
 
     with usage_errors():
-        code = main(
+        code = compare_weights(
             base,
             trained,
             output or default_output("drift", trained),
@@ -156,10 +156,10 @@ def report(
     output: Annotated[str | None, typer.Option(help="Also write OUTPUT.md and OUTPUT.png.")] = None,
 ) -> None:
     """Print the paper's Tables 1-6 from results: intervals, the paper's figures, differences, significance."""
-    from .evaluation.report import main
+    from .evaluation.report import report_results
 
     with usage_errors():
-        main(results, output)
+        report_results(results, output)
 
 
 def default_output(command: str, model: str) -> Path:

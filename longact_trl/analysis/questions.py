@@ -1,4 +1,4 @@
-"""Questions to ask a model with and without its channels: needles of our own, synthetic contexts, RULER."""
+"""Questions to ask a model with and without its channels: needles of our own, synthetic facts, RULER."""
 
 import random
 import re
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RULER = "ruler/"
-NEEDLES, SYNTHETIC = "needles", "synthetic"
-TASK_NAMES = f"{NEEDLES}, {SYNTHETIC} or {RULER}NAME"
+NEEDLES, FACTS = "needles", "facts"
+TASK_NAMES = f"{NEEDLES}, {FACTS} or {RULER}NAME"
 NUM_NEEDLES, NUM_DISTRACTORS = 4, 6
 MAX_NEW_TOKENS = 40
 NUM_TEXTS = 2  # to compare with each other
@@ -82,7 +82,7 @@ def check_task(task: str) -> None:
 
         if task.removeprefix(RULER) not in TASKS:
             raise ValueError(f"RULER has no task {task!r}. Write one of {', '.join(RULER + name for name in TASKS)}.")
-    elif task not in (NEEDLES, SYNTHETIC):
+    elif task not in (NEEDLES, FACTS):
         raise ValueError(f"Unknown task {task!r}. Write {TASK_NAMES}.")
 
 
@@ -95,7 +95,7 @@ def make_questions(
     Args:
         task (`str`):
             `"needles"`: the number of one of four animals, among six other sentences; a small model can do it.
-            `"synthetic"`: held-out rows of `longact_trl.data.tiny_tasks`, what the embedded model was trained on.
+            `"facts"`: held-out rows of `longact_trl.data.tiny_tasks`, what the embedded model was trained on.
             `"ruler/NAME"`: a task of RULER.
         tokenizer (`PreTrainedTokenizerBase`):
             The model's, with a chat template.
@@ -115,7 +115,7 @@ def make_questions(
     check_task(task)
     if task.startswith(RULER):
         return _ruler(task.removeprefix(RULER), tokenizer, num_questions, length, seed)
-    if task == SYNTHETIC:
+    if task == FACTS:
         rows = [(r["prompt"][0]["content"], r["answer"]) for r in make_dataset(num_questions, seed, split="test")]
     else:
         rng = random.Random(seed)

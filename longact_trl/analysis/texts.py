@@ -1,6 +1,7 @@
 """Texts to look at a model with: a user's files, or three kinds that every Python brings along."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..data.tiny_tasks import generate_rows
+from ..models.reading import load_tokenizer
+from .questions import benchmark_texts, check_task
 
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ MODULES += ("doctest", "email/message", "fractions", "http/client", "inspect", "
 MODULES += ("mailbox", "optparse", "os", "pathlib", "pickle", "pydoc", "random", "shutil", "smtplib", "socket")
 MODULES += ("statistics", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "tokenize", "typing", "uuid")
 MAX_UNKNOWN = 0.05  # of a built-in text's tokens; a word-level tokenizer made for one task cannot read the others
+DEFAULT_LENGTH = 2048  # tokens of a built-in text
 CHARACTERS_A_TOKEN = 8  # more than any tokenizer spends on these texts, so enough is cut for `num_tokens`
 
 
@@ -43,6 +47,53 @@ def _facts() -> Iterator[str]:
 
 
 BUILT_IN: dict[str, Callable[[], Iterator[str]]] = {"prose": _prose, "code": _code, "facts": _facts}
+
+
+def read_texts(
+    model: str, files: Sequence[Path], benchmark: str | None, length: str | None, window: int | None
+) -> dict[str, torch.Tensor]:
+    """
+    The texts that a user asked for, or the built-in ones.
+
+    Args:
+        model (`str`):
+            Hub id or folder, for its tokenizer.
+        files (`Sequence[Path]`):
+            A user's texts; empty for none.
+        benchmark (`str` or `None`):
+            Name of a benchmark, e.g. `"ruler/cwe"`.
+        length (`str` or `None`):
+            Tokens of each text, e.g. `"4k"`.
+        window (`int` or `None`):
+            Tokens that the model can read; `None` is no limit.
+
+    Returns:
+        `dict[str, torch.LongTensor]`: Name to token ids of shape (S,).
+
+    Raises:
+        `ValueError`: If both files and a benchmark are named, or a text does not fit.
+    """
+    if files and benchmark:
+        raise ValueError("Write --text or --benchmark, not both.")
+    num_tokens = parse_length(length) if length else None
+    window = sys.maxsize if window is None else window
+    if num_tokens and num_tokens > window:
+        raise ValueError(f"--length {length} is more than the {window:,} tokens that {model} can read.")
+    if benchmark:
+        check_task(benchmark)
+    tokenizer = load_tokenizer(model)
+    if files:
+        texts = file_texts(tokenizer, files, num_tokens)
+    elif benchmark:
+        texts = benchmark_texts(tokenizer, benchmark, num_tokens or min(DEFAULT_LENGTH, window))
+    else:
+        texts = built_in_texts(tokenizer, num_tokens or min(DEFAULT_LENGTH, window))
+    for name, ids in texts.items():
+        if len(ids) > window:
+            raise ValueError(
+                f"{name!r} has {len(ids):,} tokens, {model} can read {window:,}. Cut it with --length {window}."
+            )
+    return texts
 
 
 def built_in_texts(tokenizer: "PreTrainedTokenizerBase", num_tokens: int) -> dict[str, torch.Tensor]:

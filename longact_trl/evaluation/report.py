@@ -250,7 +250,7 @@ def _interval(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
-def main(paths: Sequence[str], output: str | None) -> None:
+def report_results(paths: Sequence[str], output: str | None) -> None:
     """
     What `longact report` does.
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from longact_trl import measure_magnitudes, select_rows
 from longact_trl.analysis.chosen_projections import choose_projections
-from longact_trl.analysis.inspect.command import inspect_model, write
+from longact_trl.analysis.inspect.command import write
+from longact_trl.analysis.inspect.inspection import inspect_model
 from longact_trl.analysis.inspect.page import STEPS, page_data
 from longact_trl.cli import app
 from longact_trl.method.projections import find_projections
@@ -122,7 +123,7 @@ def no_weights(tmp_path_factory) -> str:
         ("inspect MODEL --length long", "Cannot read a length from 'long'"),
         ("inspect MODEL --length 4k", "--length 4k is more than the 256 tokens that"),
         ("inspect MODEL --text nowhere.txt", "Cannot read 'nowhere.txt' as UTF-8 text"),
-        ("inspect MODEL --benchmark squad", "Unknown task 'squad'. Write needles, synthetic or ruler/NAME"),
+        ("inspect MODEL --benchmark squad", "Unknown task 'squad'. Write needles, facts or ruler/NAME"),
         ("inspect MODEL --benchmark needles --text a.txt", "Write --text or --benchmark, not both"),
         ("inspect MODEL --after-norm --after-rope", "Write --after-norm or --after-rope, not both"),
         ("inspect no/such-model", "Cannot read 'no/such-model': neither a folder with a model here"),

@@ -11,7 +11,7 @@ from longact_trl.analysis.perturb.answer_study import generate, study_answers
 from longact_trl.analysis.perturb.calibration import CONDITIONS, calibrate
 from longact_trl.analysis.perturb.loss_study import losses, study_losses
 from longact_trl.analysis.perturb.perturbation import perturb_activations
-from longact_trl.analysis.questions import SYNTHETIC, make_questions
+from longact_trl.analysis.questions import FACTS, make_questions
 from longact_trl.analysis.texts import built_in_texts
 from longact_trl.cli import app
 from longact_trl.models.reading import load_model, load_tokenizer
@@ -25,7 +25,7 @@ KINDS = ("q", "k")
 def embedded():
     """The embedded model, its tokenizer, and questions that it was trained on."""
     tokenizer = load_tokenizer(str(MODEL))
-    return load_model(str(MODEL)), tokenizer, make_questions(SYNTHETIC, tokenizer, 24, 0)
+    return load_model(str(MODEL)), tokenizer, make_questions(FACTS, tokenizer, 24, 0)
 
 
 def test_calibration_is_eq_2_over_sequences_and_the_mean_over_tokens(embedded):
@@ -102,7 +102,7 @@ def test_the_top_channels_carry_the_task(embedded):
 
 
 def test_the_command(tmp_path):
-    options = ["--task", "synthetic", "--num-prompts", "4", "--text-length", "256", "--output", str(tmp_path)]
+    options = ["--task", "facts", "--num-prompts", "4", "--text-length", "256", "--output", str(tmp_path)]
     done = CliRunner().invoke(app, ["perturb", str(MODEL), *options], catch_exceptions=False)
     assert done.exit_code == 0
     summary = json.loads((tmp_path / "perturb.json").read_text())

@@ -108,12 +108,12 @@ def compare_engines() -> None:
     """In a process of its own: a vLLM engine keeps what it has until that ends."""
     from longact_trl.analysis.perturb.answer_study import generate, start_vllm
     from longact_trl.analysis.perturb.calibration import calibrate
-    from longact_trl.analysis.questions import SYNTHETIC, make_questions
+    from longact_trl.analysis.questions import FACTS, make_questions
     from longact_trl.models.reading import load_model, load_tokenizer
     from longact_trl.quickstart import MODEL
 
     model, tokenizer = load_model(str(MODEL)), load_tokenizer(str(MODEL))
-    questions = make_questions(SYNTHETIC, tokenizer, 12, 0)
+    questions = make_questions(FACTS, tokenizer, 12, 0)
     calibration = calibrate(model, [torch.tensor(q.input_ids) for q in questions], ("q", "k"))
     llm = start_vllm(str(MODEL), questions)
     answers = {}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import make_tokenizer
 
-from longact_trl.analysis.questions import NEEDLES, SYNTHETIC, benchmark_texts, make_questions, share_contained
+from longact_trl.analysis.questions import FACTS, NEEDLES, benchmark_texts, make_questions, share_contained
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts, file_texts, parse_length
 from longact_trl.models.reading import load_tokenizer
 from longact_trl.quickstart import MODEL
@@ -81,8 +81,8 @@ def test_a_needle_question_has_one_answer_that_stands_in_it(tokenizer):
 
 
 def test_prompts_as_texts():
-    texts = benchmark_texts(load_tokenizer(str(MODEL)), SYNTHETIC, 0)
-    assert list(texts) == ["synthetic 1", "synthetic 2"]
+    texts = benchmark_texts(load_tokenizer(str(MODEL)), FACTS, 0)
+    assert list(texts) == ["facts 1", "facts 2"]
     assert all(ids.dtype == torch.long and ids.dim() == 1 for ids in texts.values())
 
 

@@ -18,7 +18,8 @@ from ...method.projections import find_projections
 from ...models.reading import load_model, load_skeleton, window_of
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of
-from ..inspect.command import inspect_model, read_texts
+from ..inspect.inspection import inspect_model
+from ..texts import read_texts
 from .row_drift import Drift, find_masks, measure_drift, summarise
 
 
@@ -30,7 +31,7 @@ DEFAULT_RATIO = 0.3
 EXIT_OUTSIDE = 3  # so that a script can tell "rows moved outside the masks" from a mistake in the command
 
 
-def main(
+def compare_weights(
     base: str,
     trained: str,
     output: Path,

@@ -1,153 +1,27 @@
 """`longact inspect`: what the activations of a model look like, in numbers, pictures and a page to browse."""
 
-import itertools
 import json
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from safetensors.torch import save_file
-from torch import nn
 
 from ...method.magnitude import Magnitudes
 from ...method.masks import num_selected
-from ...method.projections import Projection
-from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
-from ...pictures.heatmaps import KINDS, kind_of, layer_of
+from ...models.reading import load_model, load_skeleton, window_of
+from ...pictures.heatmaps import KINDS, layer_of
 from ..chosen_projections import choose_projections
-from ..questions import benchmark_texts, check_task
-from ..texts import built_in_texts, file_texts, parse_length
-from .activations import SITES, check_site, measure_text
-from .concentration import energy_share, max_over_median, overlap, rank_correlation
+from ..texts import read_texts
+from .activations import SITES, check_site
+from .inspection import Inspection, inspect_model
+from .page import write_page
+from .pictures import draw_layer, draw_overview, draw_statistics
 
 
-DEFAULT_LENGTH = 2048  # tokens of a built-in text
-PREFIXES = (16, 8, 4, 2)  # a text is also measured at its first sixteenth, eighth, …
-MIN_PREFIX = 16  # tokens
-
-
-@dataclass
-class Inspection:
-    """
-    Magnitudes of a model on some texts, and what they say.
-
-    Args:
-        model (`str`):
-            Hub id or folder.
-        site (`str`):
-            Where in the attention layer: one of [`~longact_trl.analysis.inspect.activations.SITES`].
-        sparsity_ratio (`float`):
-            λ, share of each head's channels that counts as selected.
-        texts (`dict[str, dict[int, Magnitudes]]`):
-            Name of a text to number of tokens, ascending, to magnitudes; the largest number is the whole text.
-    """
-
-    model: str
-    site: str
-    sparsity_ratio: float
-    texts: dict[str, dict[int, Magnitudes]]
-
-    def whole(self) -> dict[str, Magnitudes]:
-        """Magnitudes of each whole text."""
-        return {text: by_length[max(by_length)] for text, by_length in self.texts.items()}
-
-    def mean(self) -> Magnitudes:
-        """Magnitudes over all whole texts (LongAct, Eq. 2)."""
-        named = list(self.whole().values())
-        return {name: torch.stack([m[name].double() for m in named]).mean(0).float() for name in named[0]}
-
-    def summarise(self) -> dict:
-        """All numbers but the magnitudes themselves, ready for JSON."""
-        whole, mean, ratio = self.whole(), self.mean(), self.sparsity_ratio
-        projections = {}
-        for name, magnitude in mean.items():
-            over_lengths = {
-                text: {length: (m[name], by_length[max(by_length)][name]) for length, m in by_length.items()}
-                for text, by_length in self.texts.items()
-            }
-            projections[name] = {
-                "layer": layer_of(name),
-                "kind": kind_of(name),
-                "heads": len(magnitude),
-                "head_dim": magnitude.shape[1],
-                "energy_share": {text: energy_share(m[name], ratio) for text, m in whole.items()},
-                "max_over_median": {text: max_over_median(m[name]) for text, m in whole.items()},
-                "overlap_between_texts": {
-                    f"{one} | {other}": overlap(whole[one][name], whole[other][name], ratio)
-                    for one, other in itertools.combinations(whole, 2)
-                },
-                "overlap_with_whole_text": {
-                    text: {length: overlap(*pair, ratio) for length, pair in pairs.items()}
-                    for text, pairs in over_lengths.items()
-                },
-                "rank_correlation_with_whole_text": {
-                    text: {length: rank_correlation(*pair) for length, pair in pairs.items()}
-                    for text, pairs in over_lengths.items()
-                },
-            }
-        return {
-            "model": self.model,
-            "site": self.site,
-            "sparsity_ratio": ratio,
-            "tokens": {text: max(by_length) for text, by_length in self.texts.items()},
-            "projections": projections,
-            "overlap_between_layers": {
-                kind: _between_layers([m for name, m in mean.items() if kind_of(name) == kind], ratio)
-                for kind in KINDS
-                if any(kind_of(name) == kind for name in mean)
-            },
-        }
-
-
-def _between_layers(magnitudes: Sequence[torch.Tensor], sparsity_ratio: float) -> list[list[float]]:
-    return [[overlap(one, other, sparsity_ratio) for other in magnitudes] for one in magnitudes]
-
-
-def inspect_model(
-    model: nn.Module,
-    name: str,
-    texts: Mapping[str, torch.Tensor],
-    projections: Sequence[Projection],
-    sparsity_ratio: float = 0.3,
-    site: str = "projection",
-    progress: Callable[[list], Iterable] = iter,
-) -> Inspection:
-    """
-    Measure a model on texts, each one and its beginnings in one pass.
-
-    Args:
-        model (`PreTrainedModel`):
-            A causal language model.
-        name (`str`):
-            What to call it.
-        texts (`dict[str, torch.LongTensor]`):
-            Name to token ids of shape (S,).
-        projections (`Sequence[Projection]`):
-            What to measure.
-        sparsity_ratio (`float`, *optional*, defaults to `0.3`):
-            λ.
-        site (`str`, *optional*, defaults to `"projection"`):
-            Where in the attention layer.
-        progress (`Callable`, *optional*):
-            Wraps the list of texts, e.g. `rich.progress.track`.
-
-    Returns:
-        `Inspection`
-    """
-    measured = {}
-    for text in progress(list(texts)):
-        lengths = [len(texts[text]) // part for part in PREFIXES]
-        lengths = [length for length in lengths if length >= MIN_PREFIX]
-        measured[text] = measure_text(model, texts[text], projections, lengths, site)
-    return Inspection(name, site, sparsity_ratio, measured)
-
-
-def main(
+def inspect_activations(
     model: str,
     output: Path,
     *,
@@ -182,53 +56,6 @@ def main(
     console.print(f"Open [bold]{output / 'index.html'}[/bold]. Pictures and numbers are beside it.")
 
 
-def read_texts(
-    model: str, files: Sequence[Path], benchmark: str | None, length: str | None, window: int | None
-) -> dict[str, torch.Tensor]:
-    """
-    The texts that a user asked for, or the built-in ones.
-
-    Args:
-        model (`str`):
-            Hub id or folder, for its tokenizer.
-        files (`Sequence[Path]`):
-            A user's texts; empty for none.
-        benchmark (`str` or `None`):
-            Name of a benchmark, e.g. `"ruler/cwe"`.
-        length (`str` or `None`):
-            Tokens of each text, e.g. `"4k"`.
-        window (`int` or `None`):
-            Tokens that the model can read; `None` is no limit.
-
-    Returns:
-        `dict[str, torch.LongTensor]`: Name to token ids of shape (S,).
-
-    Raises:
-        `ValueError`: If both files and a benchmark are named, or a text does not fit.
-    """
-    if files and benchmark:
-        raise ValueError("Write --text or --benchmark, not both.")
-    num_tokens = parse_length(length) if length else None
-    window = sys.maxsize if window is None else window
-    if num_tokens and num_tokens > window:
-        raise ValueError(f"--length {length} is more than the {window:,} tokens that {model} can read.")
-    if benchmark:
-        check_task(benchmark)
-    tokenizer = load_tokenizer(model)
-    if files:
-        texts = file_texts(tokenizer, files, num_tokens)
-    elif benchmark:
-        texts = benchmark_texts(tokenizer, benchmark, num_tokens or min(DEFAULT_LENGTH, window))
-    else:
-        texts = built_in_texts(tokenizer, num_tokens or min(DEFAULT_LENGTH, window))
-    for name, ids in texts.items():
-        if len(ids) > window:
-            raise ValueError(
-                f"{name!r} has {len(ids):,} tokens, {model} can read {window:,}. Cut it with --length {window}."
-            )
-    return texts
-
-
 def write(inspection: Inspection, output: Path, progress: Callable[[list], Iterable] = iter) -> None:
     """
     Write numbers, pictures and the page.
@@ -242,9 +69,6 @@ def write(inspection: Inspection, output: Path, progress: Callable[[list], Itera
         progress (`Callable`, *optional*):
             Wraps the list of pictures, e.g. `rich.progress.track`.
     """
-    from .page import write_page
-    from .pictures import draw_layer, draw_overview, draw_statistics
-
     (output / "layers").mkdir(parents=True, exist_ok=True)
     summary, mean = inspection.summarise(), inspection.mean()
     tensors = {

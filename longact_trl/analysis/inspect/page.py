@@ -3,23 +3,20 @@
 import base64
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from ...method.masks import select_rows
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of, shared_norm
 from .activations import SITES
+from .inspection import Inspection
 
-
-if TYPE_CHECKING:
-    from .command import Inspection
 
 TEMPLATE = Path(__file__).parents[2] / "assets" / "inspect.html"
 STEPS = 65_535  # a magnitude is stored as a step between the smallest and the largest logarithm, to 1 part in 5,000
 
 
-def write_page(inspection: "Inspection", summary: dict, output: Path) -> None:
+def write_page(inspection: Inspection, summary: dict, output: Path) -> None:
     """
     Write `index.html` with all magnitudes and the pictures `overview.png` and `statistics.png` inside.
 
@@ -40,7 +37,7 @@ def write_page(inspection: "Inspection", summary: dict, output: Path) -> None:
     (output / "index.html").write_text(TEMPLATE.read_text("utf-8").replace("__DATA__", text), "utf-8")
 
 
-def page_data(inspection: "Inspection", summary: dict) -> dict:
+def page_data(inspection: Inspection, summary: dict) -> dict:
     """
     What the page's script reads.
 

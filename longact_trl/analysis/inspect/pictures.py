@@ -111,7 +111,7 @@ def draw_statistics(summary: dict, subtitle: str) -> "Figure":
 
     Args:
         summary (`dict`):
-            As [`~longact_trl.analysis.inspect.command.Inspection.summarise`] returns it.
+            As [`~longact_trl.analysis.inspect.inspection.Inspection.summarise`] returns it.
         subtitle (`str`):
             Model, place and texts.
 

@@ -26,7 +26,7 @@ DOSES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 NUM_EXAMPLES = 3
 
 
-def main(
+def perturb_channels(
     model: str,
     output: Path,
     *,
