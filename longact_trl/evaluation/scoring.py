@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..rewards.answers import read_choice
 from . import infinitebench, longbench_v2, ruler
 
 
 THINK, END_THINK = "<think>", "</think>"
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_LETTER = re.compile(r"\(?([A-D])\)?\.?")
 
 
 class Verdict(NamedTuple):
@@ -49,13 +49,13 @@ def judge(doc: Mapping, response: str) -> Verdict:
     if doc["benchmark"] == "longbench_v2":
         if response == "":
             return Verdict(None, None, unfinished)
-        letter = longbench_v2.extract_answer(answer)
-        if tagged and letter is None and (bare := _LETTER.fullmatch(answer)):
-            letter = bare.group(1)
+        letter = (tagged and read_choice(answer)) or longbench_v2.extract_answer(answer)
         return Verdict(float(letter == doc["gold"][0]), letter, unfinished)
     if doc["benchmark"] == "ruler":
         return Verdict(ruler.score(doc["task"], answer, doc["gold"]), answer, unfinished)
     if doc["benchmark"] == "infinitebench":
+        if tagged and doc["task"] == "longbook_choice_eng":
+            answer = read_choice(answer) or answer
         return Verdict(infinitebench.score(doc["task"], answer, doc["gold"]), answer, unfinished)
     from ..rewards.tagged import answer_reward
 

@@ -100,8 +100,18 @@ def _words(text: str) -> list[str]:
     return [word for word in words[start:] if word != "the"] or words or text.split()
 
 
-def _choice(text: str) -> str | None:
-    letter = unicodedata.normalize("NFKC", text).strip(" \r\n\t()[].:*、。").upper()
+def read_choice(text: str) -> str | None:
+    """
+    The letter that an answer consists of, as training and evaluation read it.
+
+    Args:
+        text (`str`):
+            What stands between the answer tags.
+
+    Returns:
+        `str` or `None`: `"A"` … `"Z"` of `B`, `(b)`, `**B**` or `B.`; `None` for anything but one letter.
+    """
+    letter = unicodedata.normalize("NFKC", text).strip(" \r\n\t()[].:*、。\"'“”‘’`").upper()
     return letter if len(letter) == 1 and "A" <= letter <= "Z" else None
 
 
@@ -177,7 +187,7 @@ def _match_list(text: str, golds: list[str]) -> bool:
 
 
 _MATCHERS = {
-    "choice": _any_parsed("choice", _choice, str.__eq__),
+    "choice": _any_parsed("choice", read_choice, str.__eq__),
     "number": _any_parsed("number", _number, _same_number),
     "string": _any_parsed("string", _words, _is_gold_in_carrier),
     "list": _match_list,
