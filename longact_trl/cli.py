@@ -25,9 +25,9 @@ def longact() -> None:
 @app.command()
 def quickstart() -> None:
     """Train the embedded model with LongAct on this CPU, measure it before and after, and draw the run."""
-    from .quickstart import main
+    from .quickstart import quick_start
 
-    main()
+    quick_start()
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -41,9 +41,9 @@ def check(
     ] = None,
 ) -> None:
     """Say what would go wrong with a run and what memory it takes: no GPU, no weights. Any field can be overridden."""
-    from .check.command import main
+    from .check.command import check_run
 
-    raise typer.Exit(main(config, context.args, gpus, gpu_memory, accelerate_config))
+    raise typer.Exit(check_run(config, context.args, gpus, gpu_memory, accelerate_config))
 
 
 Model = Annotated[str, typer.Argument(help="Folder or Hub id.", show_default=False)]
@@ -164,7 +164,7 @@ def report(
 
 def default_output(command: str, model: str) -> Path:
     """A folder that no earlier run has used."""
-    from .quickstart import free_folder
+    from .settings.paths import free_folder
 
     return free_folder(Path("runs", command, Path(model).name))
 

@@ -25,18 +25,17 @@ from rich.table import Table
 from .analysis.run_picture import Run, draw_run, load_run
 from .data.tiny_tasks import make_dataset
 from .evaluation.held_out import Interval, accuracy_by_task, answers_right, paired_difference
+from .settings.paths import CONFIG, MODEL, free_folder, recipe_root, relative
 from .settings.recipe_yaml import read_config
 
 
-MODEL = Path(__file__).parent / "assets" / "tiny_qwen3"
-CONFIG = "quickstart.yaml"
 NUM_HELD_OUT = 300
 HELD_OUT_SEED = 1000  # of the split "test", whose key-value pairs training never asks for
 PICTURE = "quickstart.png"
 NUM_THREADS = 1  # the matrices are so small that threads mostly wait for each other, most of all on a busy machine
 
 
-def main() -> None:
+def quick_start() -> None:
     console = Console()
     root = recipe_root()
     config = read_config(root / "recipes" / CONFIG)
@@ -67,30 +66,6 @@ def main() -> None:
     console.print(next_steps(root, output_dir), soft_wrap=True, markup=False)  # whole lines, to be copied
 
 
-def recipe_root() -> Path:
-    """
-    Folder that holds `recipes/` and `accelerate_configs/`: the repository, or the package where it was installed from
-    a wheel.
-
-    Raises:
-        `ValueError`: If there is neither.
-    """
-    package = Path(__file__).parent
-    for folder in (package, package.parent):
-        if (folder / "recipes" / CONFIG).is_file():
-            return folder
-    raise ValueError(f"recipes/{CONFIG} is neither in {package.parent} nor in {package}. Install longact-trl again.")
-
-
-def free_folder(output_dir: str | Path) -> Path:
-    """`output_dir`, or the first of `output_dir-2`, `-3`, … that does not exist: no run overwrites an earlier one."""
-    folder, number = Path(output_dir), 1
-    while folder.exists():
-        number += 1
-        folder = Path(f"{output_dir}-{number}")
-    return folder
-
-
 def training_command(root: Path, output_dir: Path) -> list[str]:
     """The command that a user types for this recipe, with paths that hold from any working directory."""
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
@@ -103,12 +78,6 @@ def accelerate() -> str:
     """What starts accelerate: its name where the environment is activated, else its path."""
     own = Path(sys.executable).with_name("accelerate")
     return "accelerate" if shutil.which("accelerate") == str(own) else relative(own)
-
-
-def relative(path: Path) -> str:
-    """A path below the working directory as one would type it, any other one in full."""
-    path, here = path.resolve(), Path.cwd().resolve()
-    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
 
 
 def measure(model_dir: Path, held_out: Dataset, max_new_tokens: int, title: str) -> tuple[list[bool], list[bool]]:
@@ -196,4 +165,4 @@ def next_steps(root: Path, output_dir: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    quick_start()

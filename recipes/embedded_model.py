@@ -272,7 +272,7 @@ def evaluate(model, tokenizer, seed: int, num_prompts: int, **kwargs) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def make_model() -> None:
     parser = argparse.ArgumentParser(description="Make the embedded default model again from nothing.")
     parser.add_argument("--output_dir", type=Path, default=OUTPUT_DIR)
     parser.add_argument("--seed", type=int, default=0)
@@ -296,4 +296,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    make_model()

@@ -29,7 +29,7 @@ from longact_trl.settings.recipe_yaml import parse_recipe
 RECIPES = Path(__file__).parent
 
 
-def main(argv: list[str]) -> None:
+def run(argv: list[str]) -> None:
     [config] = parse_recipe((EvaluationConfig,), argv, RECIPES)
     results = evaluate(config)
     if results is None:  # not the first process
@@ -47,4 +47,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(sys.argv[1:])

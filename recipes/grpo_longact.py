@@ -15,81 +15,28 @@ Train with LongAct: DAPO/GRPO whose W_Q and W_K learn only behind high-magnitude
 """
 
 import sys
-from dataclasses import dataclass, field
-from functools import partial, update_wrapper
 from pathlib import Path
 
-from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
-from trl.rewards import get_soft_overlong_punishment
+from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from longact_trl import LongActConfig, LongActTrainer, answer_reward, format_reward
-from longact_trl.data.mixture import load_mixture, source_names
-from longact_trl.data.rows import read_prompts
+from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.models.reading import load_processing_class
-from longact_trl.rewards.tagged import prefills_think
-from longact_trl.settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe
+from longact_trl.settings.recipe_yaml import model_init_kwargs, parse_recipe
 from longact_trl.training.checkpoints import resolve_resume
 from longact_trl.training.preflight import source_of
+from longact_trl.training.recipe_parts import RecipeArguments, data_names, load_prompts, reward_functions
 
 
 RECIPES = Path(__file__).parent
 
 
-@dataclass
-class RecipeArguments(ScriptArguments):
-    """
-    What the recipe adds to TRL's script arguments.
-
-    Args:
-        mixture (`str`, *optional*):
-            YAML file that names the sources of the training set, a bare name beside the recipe. Instead of
-            `dataset_name`, which is a Hub id, file or folder with columns `prompt`, `answer` and `answer_kind`.
-        strict_format (`bool`, *optional*, defaults to `False`):
-            Whether the format reward wants each tag once and in order, and nothing outside.
-        overlong_buffer (`int`, *optional*, defaults to `0`):
-            DAPO's overlong punishment: tokens before `max_completion_length` over which a penalty grows to -1. 0 is
-            none.
-        license (`str`, *optional*):
-            With `push_to_hub`: licence of the trained model as the Hub names it, e.g. `apache-2.0`, for its card.
-    """
-
-    mixture: str | None = field(
-        default=None,
-        metadata={
-            "help": "YAML file that names the sources of the training set, a bare name beside the recipe. Instead of "
-            "`dataset_name`, which is a Hub id, file or folder with columns `prompt`, `answer` and `answer_kind`."
-        },
-    )
-    strict_format: bool = field(
-        default=False,
-        metadata={"help": "Whether the format reward wants each tag once and in order, and nothing outside."},
-    )
-    overlong_buffer: int = field(
-        default=0,
-        metadata={
-            "help": "DAPO's overlong punishment: tokens before `max_completion_length` over which a penalty grows to "
-            "-1. 0 is none."
-        },
-    )
-    license: str | None = field(
-        default=None,
-        metadata={
-            "help": "With `push_to_hub`: licence of the trained model as the Hub names it, e.g. `apache-2.0`, for its "
-            "card."
-        },
-    )
-
-
-def main(argv: list[str]) -> None:
+def train(argv: list[str]) -> None:
     script_args, args, model_args = parse_recipe((RecipeArguments, LongActConfig, ModelConfig), argv, RECIPES)
-    if not script_args.mixture and not script_args.dataset_name:
-        raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
-
     args.resume_from_checkpoint = resolve_resume(args.resume_from_checkpoint, args.output_dir)
     args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
     tokenizer = load_processing_class(model_args.model_name_or_path, **source_of(args))
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
-        dataset = load_prompts(script_args, args, tokenizer)
+        dataset = load_prompts(script_args, args, tokenizer, RECIPES)
 
     trainer = LongActTrainer(
         model=model_args.model_name_or_path,
@@ -102,32 +49,11 @@ def main(argv: list[str]) -> None:
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if args.push_to_hub:  # saves it as well
-        trainer.push_to_hub(dataset_name=data_names(script_args), license=script_args.license)
+        trainer.push_to_hub(dataset_name=data_names(script_args, RECIPES), license=script_args.license)
     else:
         trainer.save_model(args.output_dir)
     trainer.accelerator.print(f"Model saved to {args.output_dir}.")
 
 
-def load_prompts(script_args: RecipeArguments, args: LongActConfig, tokenizer):
-    if script_args.mixture:
-        return load_mixture(find_config(script_args.mixture, RECIPES), tokenizer, args.chat_template_kwargs)
-    return read_prompts(script_args.dataset_name, script_args.dataset_train_split)
-
-
-def data_names(script_args: RecipeArguments) -> list[str]:
-    """What the model card names as training data."""
-    if script_args.mixture:
-        return source_names(find_config(script_args.mixture, RECIPES))
-    return [script_args.dataset_name]
-
-
-def reward_functions(script_args: RecipeArguments, args: LongActConfig, tokenizer) -> list:
-    options = {"strict": script_args.strict_format, "think_prefilled": prefills_think(tokenizer)}
-    rewards = [update_wrapper(partial(format_reward, **options), format_reward), answer_reward]
-    if script_args.overlong_buffer:
-        rewards.append(get_soft_overlong_punishment(args.max_completion_length, script_args.overlong_buffer))
-    return rewards
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    train(sys.argv[1:])

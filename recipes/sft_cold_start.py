@@ -14,52 +14,20 @@ The supervised cold start before RL: full fine-tuning on reasoning traces, loss 
 """
 
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import Dataset
-from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
-from longact_trl.data.am_deepseek import HUB_ID, load_am_deepseek
-from longact_trl.data.tiny_tasks import make_dataset
 from longact_trl.settings.recipe_yaml import model_init_kwargs, parse_recipe
 from longact_trl.training.checkpoints import resolve_resume
+from longact_trl.training.cold_start import ColdStartArguments, load_demonstrations
 
 
 RECIPES = Path(__file__).parent
 
 
-@dataclass
-class RecipeArguments(ScriptArguments):
-    """
-    What the recipe adds to TRL's script arguments.
-
-    Args:
-        dataset_name (`str`, *optional*, defaults to `"a-m-team/AM-DeepSeek-R1-0528-Distilled"`):
-            Hub id, file or folder in the schema of AM-DeepSeek-R1-0528-Distilled, or `"tiny_tasks"` for the embedded
-            model's tasks with their demonstrations.
-        data_files (`str`, *optional*):
-            Files of the dataset to read, such as `"*math*"`. Default all.
-        max_rows (`int`, *optional*, defaults to `20000`):
-            Rows to take, at random.
-    """
-
-    dataset_name: str = field(
-        default=HUB_ID,
-        metadata={
-            "help": "Hub id, file or folder in the schema of AM-DeepSeek-R1-0528-Distilled, or `'tiny_tasks'` for the "
-            "embedded model's tasks with their demonstrations."
-        },
-    )
-    data_files: str | None = field(
-        default=None,
-        metadata={"help": "Files of the dataset to read, such as `'*math*'`. Default all."},
-    )
-    max_rows: int = field(default=20_000, metadata={"help": "Rows to take, at random."})
-
-
-def main(argv: list[str]) -> None:
-    script_args, args, model_args = parse_recipe((RecipeArguments, SFTConfig, ModelConfig), argv, RECIPES)
+def train(argv: list[str]) -> None:
+    script_args, args, model_args = parse_recipe((ColdStartArguments, SFTConfig, ModelConfig), argv, RECIPES)
     args.resume_from_checkpoint = resolve_resume(args.resume_from_checkpoint, args.output_dir)
     args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
@@ -79,21 +47,5 @@ def main(argv: list[str]) -> None:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
 
 
-def load_demonstrations(script_args: RecipeArguments, seed: int) -> Dataset:
-    """Prompts and completions, as messages."""
-    if script_args.dataset_name != "tiny_tasks":
-        rows = load_am_deepseek(
-            script_args.dataset_name,
-            script_args.dataset_train_split,
-            script_args.data_files,
-            script_args.max_rows,
-            seed,
-        )
-        return rows.select_columns(["prompt", "completion"])
-    rows = make_dataset(script_args.max_rows, seed)
-    completions = [[{"role": "assistant", "content": text}] for text in rows["demonstration"]]
-    return Dataset.from_dict({"prompt": rows["prompt"], "completion": completions})
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    train(sys.argv[1:])

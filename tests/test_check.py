@@ -19,7 +19,7 @@ from rich.console import Console
 from transformers import GPT2Config
 
 from longact_trl.check import machine
-from longact_trl.check.command import check, main
+from longact_trl.check.command import check, check_run
 from longact_trl.check.memory.plan import GIB
 from longact_trl.check.verdict import FAIL, PASS, UNKNOWN, WARN
 from longact_trl.data.docqa import convert_row
@@ -229,7 +229,7 @@ def test_no_key_is_shown(write, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "wandb-secret")
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_secret")
     console = Console(file=io.StringIO(), width=200)
-    assert main(write(report_to="wandb", push_to_hub=True), console=console) == 0
+    assert check_run(write(report_to="wandb", push_to_hub=True), console=console) == 0
     shown = console.file.getvalue()
     assert "wandb-secret" not in shown and "hf_secret" not in shown
     assert re.search(r"tracker +│ pass .*\(a key is set", shown)

@@ -173,7 +173,7 @@ def test_the_recipe_takes_trls_flags(tmp_path):
     options |= {"warmup_steps": 0}
     argv = ["--config", "quickstart.yaml", "--output_dir", str(tmp_path / "run"), "--report_to", "none"]
     argv += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    grpo_longact.main([*argv, "--lora_target_modules", *TARGETS])
+    grpo_longact.train([*argv, "--lora_target_modules", *TARGETS])
     masks = load_file(tmp_path / "run" / "checkpoint-1" / "longact" / "masks.safetensors")
     saved = load_file(tmp_path / "run" / "adapter_model.safetensors")
     assert len(saved) == 12

@@ -11,7 +11,8 @@ from longact_trl.analysis.run_picture import draw_run, load_run
 from longact_trl.data.mixture import load_mixture
 from longact_trl.evaluation.held_out import accuracy_by_task
 from longact_trl.pictures.heatmaps import render
-from longact_trl.quickstart import CONFIG, MODEL, free_folder, recipe_root, training_command
+from longact_trl.quickstart import training_command
+from longact_trl.settings.paths import CONFIG, MODEL, free_folder, recipe_root
 from longact_trl.settings.recipe_yaml import read_config
 
 

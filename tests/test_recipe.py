@@ -11,13 +11,12 @@ from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from longact_trl import LongActConfig
 from longact_trl.settings.recipe_yaml import parse_recipe, read_config
+from longact_trl.training.cold_start import ColdStartArguments
+from longact_trl.training.recipe_parts import RecipeArguments
 
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
-sys.path.insert(0, str(RECIPES))
-import sft_cold_start  # noqa: E402
-from grpo_longact import RecipeArguments  # noqa: E402  (a script, not a package)
 
 
 ALL = sorted(RECIPES.rglob("*.yaml"))
@@ -54,7 +53,7 @@ def test_every_training_config_parses(path):
 
 @pytest.mark.parametrize("path", SFT, ids=lambda p: p.stem)
 def test_every_cold_start_parses(path):
-    types = (sft_cold_start.RecipeArguments, SFTConfig, ModelConfig)
+    types = (ColdStartArguments, SFTConfig, ModelConfig)
     script_args, args, _ = parse_recipe(types, ["--config", str(path), *CPU], RECIPES)
     assert script_args.dataset_name and args.packing and args.completion_only_loss
 
@@ -185,7 +184,7 @@ def test_the_users_command_goes_as_far_as_the_download(tmp_path):
 def test_trl_still_has_the_fields_that_the_recipes_set():
     fields = {*GRPOConfig.__dataclass_fields__, *RecipeArguments.__dataclass_fields__}
     fields |= {*LongActConfig.__dataclass_fields__, *ModelConfig.__dataclass_fields__}
-    fields |= {*SFTConfig.__dataclass_fields__, *sft_cold_start.RecipeArguments.__dataclass_fields__}
+    fields |= {*SFTConfig.__dataclass_fields__, *ColdStartArguments.__dataclass_fields__}
     for path in ALL:
         config = yaml.safe_load(path.read_text())
         if "sources" not in config and not path.name.startswith("eval_"):

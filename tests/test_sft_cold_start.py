@@ -12,6 +12,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from longact_trl.data.am_deepseek import convert_row
 from longact_trl.data.rows import InvalidRow
 from longact_trl.settings.recipe_yaml import parse_recipe
+from longact_trl.training.cold_start import ColdStartArguments
 
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ def trainers(monkeypatch) -> list[SFTTrainer]:
 
 def run(output_dir: Path, *overrides: str) -> None:
     settings = ["--max_steps", "2", "--logging_steps", "1", "--output_dir", str(output_dir)]
-    sft_cold_start.main(["--config", "sft_tiny.yaml", *settings, *overrides])
+    sft_cold_start.train(["--config", "sft_tiny.yaml", *settings, *overrides])
 
 
 def spans(row: dict) -> list[slice]:
@@ -120,7 +121,7 @@ def test_resume_auto_continues_and_a_second_run_does_not_overwrite(tmp_path, tra
 @pytest.mark.parametrize("size", ["8B", "4B"])
 def test_the_papers_settings(size):
     command = ["--config", f"sft_qwen3_{size.lower()}.yaml", *CPU]
-    types = (sft_cold_start.RecipeArguments, SFTConfig, ModelConfig)
+    types = (ColdStartArguments, SFTConfig, ModelConfig)
     script_args, args, model_args = parse_recipe(types, command, RECIPES)
     assert model_args.model_name_or_path == f"Qwen/Qwen3-{size}"
     assert script_args.dataset_name == "a-m-team/AM-DeepSeek-R1-0528-Distilled"

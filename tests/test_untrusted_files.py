@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from safetensors import SafetensorError
 from test_recipe import RECIPES, ROOT
 from typer.testing import CliRunner
 
-from longact_trl.check.command import main as check
+from longact_trl.check.command import check_run as check
 from longact_trl.cli import app
 
 
-import evaluate as evaluate_recipe  # isort: skip  (beside the recipe, as test_recipe has put it)
-import grpo_longact  # isort: skip
-import sft_cold_start  # isort: skip
+sys.path.insert(0, str(RECIPES))
+import evaluate as evaluate_recipe  # noqa: E402  (scripts, not a package)
+import grpo_longact  # noqa: E402
+import sft_cold_start  # noqa: E402
 
 
 PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -148,17 +150,17 @@ def arguments(**settings) -> list[str]:
 
 
 def train(model: str, out: Path, **more) -> None:
-    grpo_longact.main(arguments(**SMALL | {"model_name_or_path": model, "output_dir": out, **more}))
+    grpo_longact.train(arguments(**SMALL | {"model_name_or_path": model, "output_dir": out, **more}))
 
 
 def cold_start(model: str, out: Path) -> None:
     more = {"model_name_or_path": model, "output_dir": out}
-    sft_cold_start.main(["--config", "sft_tiny.yaml", *arguments(**more)])
+    sft_cold_start.train(["--config", "sft_tiny.yaml", *arguments(**more)])
 
 
 def evaluate(model: str, out: Path) -> None:
     more = {"model": model, "output_dir": out, "backend": "transformers"}
-    evaluate_recipe.main(["--config", "eval_tiny.yaml", *arguments(**more)])
+    evaluate_recipe.run(["--config", "eval_tiny.yaml", *arguments(**more)])
 
 
 @pytest.mark.parametrize("recipe", [train, cold_start, evaluate])

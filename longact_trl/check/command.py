@@ -11,7 +11,7 @@ from . import data, machine, settings
 from .launch import LaunchError
 from .memory.plan import GIB, RESERVE, MemoryPlan, plan
 from .subject import Subject, read_subject
-from .verdict import FAIL, PASS, UNKNOWN, WARN, CannotCheck, Verdict, judge
+from .verdict import FAIL, PASS, UNKNOWN, WARN, CannotCheck, Verdict, verdict_of
 
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
@@ -58,10 +58,10 @@ def check(
     except ValueError as error:
         return None, [Verdict("sharding" if isinstance(error, LaunchError) else "configuration", FAIL, str(error))]
     chosen = {name: check for name, check in CHECKS.items() if subject.is_rl or name not in RL_ONLY}
-    return subject, [judge(name, lambda check=check: check(subject)) for name, check in chosen.items()]
+    return subject, [verdict_of(name, lambda check=check: check(subject)) for name, check in chosen.items()]
 
 
-def main(*args, console: Console | None = None, **kwargs) -> int:
+def check_run(*args, console: Console | None = None, **kwargs) -> int:
     """
     Check a run and print the report.
 

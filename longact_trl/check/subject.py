@@ -1,15 +1,11 @@
 """The run that is checked: its configuration resolved for a number of GPUs, and what is read only when asked for."""
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -20,10 +16,12 @@ from trl import ModelConfig, SFTConfig, get_peft_config
 from ..data.length import prompt_lengths
 from ..models.reading import load_config, load_processing_class
 from ..packing.obstacles import shares_prefixes
-from ..quickstart import recipe_root
+from ..settings.paths import recipe_root
 from ..settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe, read_config
+from ..training.cold_start import ColdStartArguments, load_demonstrations
 from ..training.config import LongActConfig
 from ..training.preflight import prompt_window, source_of
+from ..training.recipe_parts import RecipeArguments, load_prompts, reward_functions
 from .launch import read_launch
 from .memory.shape import ModelShape, shape_of
 from .memory.workload import Load, Placement
@@ -58,9 +56,7 @@ class Subject:
     A recipe with its configuration.
 
     Args:
-        recipe (`ModuleType`):
-            `recipes/grpo_longact.py` or `recipes/sft_cold_start.py`.
-        script_args (`RecipeArguments`):
+        script_args (`RecipeArguments` or `ColdStartArguments`):
             The recipe's own arguments.
         args (`LongActConfig` or `SFTConfig`):
             Training arguments, as on one of `placement.ranks` ranks.
@@ -76,8 +72,7 @@ class Subject:
             Memory of a GPU, or of this machine for a run on its CPU.
     """
 
-    recipe: ModuleType
-    script_args: Any
+    script_args: RecipeArguments | ColdStartArguments
     args: LongActConfig | SFTConfig
     model_args: ModelConfig
     settings: dict
@@ -138,12 +133,10 @@ class Subject:
 
     @once
     def dataset(self) -> Dataset:
-        if self.is_rl and not self.script_args.mixture and not self.script_args.dataset_name:
-            raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
         try:
             if self.is_rl:
-                return self.recipe.load_prompts(self.script_args, self.args, self._tokenizer_if_here())
-            return self.recipe.load_demonstrations(self.script_args, self.args.seed)
+                return load_prompts(self.script_args, self.args, self._tokenizer_if_here(), recipe_root() / "recipes")
+            return load_demonstrations(self.script_args, self.args.seed)
         except Exception as error:
             if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
                 raise
@@ -159,7 +152,7 @@ class Subject:
 
     @once
     def reward_functions(self) -> list[Callable]:
-        return self.recipe.reward_functions(self.script_args, self.args, self.tokenizer)
+        return reward_functions(self.script_args, self.args, self.tokenizer)
 
     @once
     def window(self) -> int | None:
@@ -254,11 +247,10 @@ def read_subject(
     default = "cpu.yaml" if on_cpu else "zero3.yaml"
     launch = find_config(accelerate_config or default, root / "accelerate_configs")
 
-    recipe = _load_recipe(recipes / "grpo_longact.py")
-    known = {name for cls in (recipe.RecipeArguments, LongActConfig, ModelConfig) for name in cls.__dataclass_fields__}
-    arguments = LongActConfig
+    known = {name for cls in (RecipeArguments, LongActConfig, ModelConfig) for name in cls.__dataclass_fields__}
+    own, arguments = RecipeArguments, LongActConfig
     if (unknown := set(settings) - known - {"env"}) and unknown <= set(SFTConfig.__dataclass_fields__) | {"max_rows"}:
-        recipe, arguments = _load_recipe(recipes / "sft_cold_start.py"), SFTConfig
+        own, arguments = ColdStartArguments, SFTConfig
     weight_decay = float(given.get("weight_decay", settings.get("weight_decay", 0.0)))
     placement = read_launch(launch, gpus, weight_decay, masked=arguments is LongActConfig)
 
@@ -267,7 +259,7 @@ def read_subject(
         world_size = property(lambda self: placement.ranks)
 
     argv = ["--config", config, *overrides, "--use_cpu", "true"]
-    script_args, args, model_args = parse_recipe((recipe.RecipeArguments, Planned, ModelConfig), argv, recipes)
+    script_args, args, model_args = parse_recipe((own, Planned, ModelConfig), argv, recipes)
     args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
     resolved = {}
     for name in [*settings, *(name for name in given if name not in settings)]:
@@ -275,7 +267,7 @@ def read_subject(
             if name in source.__dataclass_fields__ and name != "use_cpu":
                 resolved[name] = getattr(source, name)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if on_cpu else int(gpu_memory * 2**30)
-    return Subject(recipe, script_args, args, model_args, resolved, placement, on_cpu, memory)
+    return Subject(script_args, args, model_args, resolved, placement, on_cpu, memory)
 
 
 def _given(overrides: Sequence[str]) -> dict[str, str]:
@@ -286,15 +278,6 @@ def _given(overrides: Sequence[str]) -> dict[str, str]:
             name, equals, value = part[2:].partition("=")
             found[name] = value if equals else "true" if following.startswith("--") else following
     return found
-
-
-def _load_recipe(path: Path) -> ModuleType:
-    name = path.stem
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -34,7 +34,7 @@ class Verdict:
     text: str
 
 
-def judge(check: str, function: Callable[[], str]) -> Verdict:
+def verdict_of(check: str, function: Callable[[], str]) -> Verdict:
     """
     Turn what a check does into a verdict: it returns what it found, or raises what is wrong.
 

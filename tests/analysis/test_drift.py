@@ -15,7 +15,7 @@ from longact_trl.cli import app
 from longact_trl.method.masks import select_rows
 from longact_trl.method.projections import find_projections
 from longact_trl.models.weight_files import INDEX
-from longact_trl.quickstart import CONFIG, MODEL, recipe_root
+from longact_trl.settings.paths import CONFIG, MODEL, recipe_root
 
 
 def save(model, folder, **kwargs) -> str:

@@ -80,7 +80,7 @@ class Kept(LongActTrainer):
 def check(algorithm: str, strategy: str) -> None:
     settings = {**SETTINGS, **OWN[algorithm], "strategy": strategy, "output_dir": str(OUT / f"{algorithm}_{strategy}")}
     flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
-    grpo_longact.main(["--config", f"paper/qwen3_8b_{algorithm}.yaml", *flags])
+    grpo_longact.train(["--config", f"paper/qwen3_8b_{algorithm}.yaml", *flags])
     trainer = Kept.last
     logs = [log for log in trainer.state.log_history if "loss" in log]
     assert [log["step"] for log in logs] == [1, 2, 3]

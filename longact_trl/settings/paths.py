@@ -1,0 +1,43 @@
+"""Where recipes lie, and where runs go."""
+
+import os
+from pathlib import Path
+
+
+CONFIG = "quickstart.yaml"
+"""The quick start's recipe."""
+PACKAGE = Path(__file__).parents[1]
+MODEL = PACKAGE / "assets" / "tiny_qwen3"
+"""The embedded model."""
+
+
+def recipe_root() -> Path:
+    """
+    Folder that holds `recipes/` and `accelerate_configs/`: the repository, or the package where it was installed from
+    a wheel.
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        `ValueError`: If there is neither.
+    """
+    for folder in (PACKAGE, PACKAGE.parent):
+        if (folder / "recipes" / CONFIG).is_file():
+            return folder
+    raise ValueError(f"recipes/{CONFIG} is neither in {PACKAGE.parent} nor in {PACKAGE}. Install longact-trl again.")
+
+
+def free_folder(output_dir: str | Path) -> Path:
+    """`output_dir`, or the first of `output_dir-2`, `-3`, … that does not exist: no run overwrites an earlier one."""
+    folder, number = Path(output_dir), 1
+    while folder.exists():
+        number += 1
+        folder = Path(f"{output_dir}-{number}")
+    return folder
+
+
+def relative(path: Path) -> str:
+    """A path below the working directory as one would type it, any other one in full."""
+    path, here = path.resolve(), Path.cwd().resolve()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
