@@ -14,8 +14,8 @@ import traceback
 from multiprocessing import Value
 from pathlib import Path
 
-from conftest import make_model, make_trainer
-
+from helpers.models import make_model
+from helpers.trainers import make_trainer
 from longact_trl import LongActTrainer
 
 

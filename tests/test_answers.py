@@ -3,8 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_rewards import chat, tagged
 
+from helpers.answers import chat, tagged
 from longact_trl.rewards.answers import answer_matches
 from longact_trl.rewards.tagged import answer_reward
 

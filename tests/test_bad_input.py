@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import trl.import_utils as trl_imports
-from conftest import make_args, make_model, make_prompts, make_tokenizer, make_trainer, spread_reward
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from transformers import GPT2Config, MambaConfig
 
+from helpers.models import make_model, make_tokenizer
+from helpers.trainers import make_args, make_prompts, make_trainer, spread_reward
 from longact_trl import LongActTrainer, answer_reward, format_reward
 from longact_trl.method.frozen_rows import check_deepspeed_optimizer
 from longact_trl.training.preflight import check_vllm, prompt_window

@@ -13,11 +13,12 @@ import pytest
 import torch
 import trl.import_utils as trl_imports
 import yaml
-from conftest import DISK_USAGE
-from data_helpers import FIXTURES, write_jsonl
 from rich.console import Console
 from transformers import GPT2Config
 
+from helpers.check import DISK_USAGE
+from helpers.data import write_jsonl
+from helpers.paths import FIXTURES
 from longact_trl.check import machine
 from longact_trl.check.command import check, check_run
 from longact_trl.check.memory.plan import GIB

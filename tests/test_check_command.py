@@ -5,9 +5,10 @@ import re
 import pytest
 import torch
 from datasets.utils.logging import enable_progress_bar
-from test_recipe import RECIPES, RUNS
 from typer.testing import CliRunner
 
+from helpers.paths import RECIPES
+from helpers.recipes import RUNS
 from longact_trl.check.command import check
 from longact_trl.check.subject import read_subject
 from longact_trl.check.verdict import FAIL, UNKNOWN

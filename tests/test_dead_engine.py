@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 
 
-TESTS = Path(__file__).parent
-
-
 def run(folder: Path) -> None:
     """A run left alone, one whose engine is shut down in the middle of a generation, and that one continued."""
     from functools import partial
 
     import torch
     import trl.generation.vllm_generation as generation
-    from conftest import make_args, make_model, make_prompts, make_tokenizer, spread_reward, weights_of
 
+    from helpers.models import make_model, make_tokenizer
+    from helpers.trainers import make_args, make_prompts, spread_reward
+    from helpers.weights import weights_of
     from longact_trl import LongActTrainer
     from longact_trl.training.checkpoints import newest_complete_checkpoint
 
@@ -70,7 +69,6 @@ def run(folder: Path) -> None:
 def result(tmp_path_factory) -> dict:
     command = [sys.executable, __file__, str(tmp_path_factory.mktemp("runs"))]
     settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
-    settings["PYTHONPATH"] = str(TESTS.parent)
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | settings)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return json.loads(done.stdout.split("RESULT", 1)[1].splitlines()[0])

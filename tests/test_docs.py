@@ -2,13 +2,13 @@
 
 import importlib.util
 import re
-from pathlib import Path
 
 import huggingface_hub
 import pytest
 
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
+
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 

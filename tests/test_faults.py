@@ -4,19 +4,19 @@ import math
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_trainer, spread_reward, weights_of
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from helpers.paths import TESTS
+from helpers.trainers import make_trainer, spread_reward
+from helpers.weights import weights_of
 from longact_trl import LongActTrainer
 from longact_trl.training.checkpoints import newest_complete_checkpoint
 
 
-TESTS = Path(__file__).parent
 EACH_STEP = {"save_strategy": "steps", "save_steps": 1}
 
 
@@ -86,19 +86,20 @@ def test_a_run_that_fails_before_its_first_checkpoint(tmp_path):
 
 
 HANGS = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-from conftest import make_trainer
+import sys
+import time
+
+from helpers.trainers import make_trainer
 
 def waits_for_a_server(completions, **kwargs):
     time.sleep(600)
 
-make_trainer(sys.argv[2], reward=waits_for_a_server, ddp_timeout=2).train()
+make_trainer(sys.argv[1], reward=waits_for_a_server, ddp_timeout=2).train()
 """
 
 
 def test_a_reward_function_that_hangs(tmp_path):
-    command = [sys.executable, "-c", HANGS, str(TESTS), str(tmp_path)]
+    command = [sys.executable, "-c", HANGS, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "A reward function has not returned for 2 s" in done.stderr

@@ -2,29 +2,12 @@ import copy
 
 import pytest
 import torch
-from conftest import make_args, make_model, make_trainer, weights_of
 from peft import LoraConfig
-from transformers import TrainerCallback
 
+from helpers.models import make_model
+from helpers.recorder import StepRecorder, masks_by_parameter
+from helpers.trainers import make_args, make_trainer
 from longact_trl.method.frozen_rows import ROWWISE_OPTIMIZERS, clear_first_moment
-from longact_trl.method.gradients import row_parameters
-from longact_trl.method.projections import find_projections
-
-
-class StepRecorder(TrainerCallback):
-    """Each optimizer step: the masks, the gradients as the optimizer gets them, the weights before and after."""
-
-    def __init__(self):
-        self.masks, self.grads, self.before, self.after = [], [], [], []
-        self.trainer = None
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.masks.append(dict(self.trainer.mask_refresh.masks))
-        self.grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-        self.before.append(weights_of(model))
-
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.after.append(weights_of(model))
 
 
 def record(tmp_path, model=None, **kwargs) -> StepRecorder:
@@ -35,16 +18,6 @@ def record(tmp_path, model=None, **kwargs) -> StepRecorder:
     trainer.train()
     assert len(recorder.after) == trainer.args.max_steps
     return recorder
-
-
-def masks_by_parameter(recorder: StepRecorder) -> list[dict[str, torch.Tensor]]:
-    """Each step's mask of each masked parameter, by the parameter's name."""
-    model = recorder.trainer.model
-    names = {param: name for name, param in model.named_parameters()}
-    return [
-        {names[param]: masks[p.name] for p in find_projections(model) for param in row_parameters(p.module)}
-        for masks in recorder.masks
-    ]
 
 
 OPTIMIZERS = {

@@ -2,12 +2,13 @@
 
 import pytest
 import yaml
-from conftest import make_args
+from grpo_longact import RecipeArguments
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_recipe import RECIPES, RecipeArguments
 from trl import ModelConfig
 
+from helpers.paths import RECIPES
+from helpers.trainers import make_args
 from longact_trl import LongActConfig
 from longact_trl.data.mixture import LOADERS, load_mixture
 from longact_trl.evaluation.config import EvaluationConfig

@@ -5,10 +5,10 @@ from types import ModuleType
 
 import pyarrow
 import pytest
-from data_helpers import read_fixture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.data import read_fixture
 from longact_trl.data import am_deepseek, docqa, memagent
 from longact_trl.data.am_deepseek import load_am_deepseek
 from longact_trl.data.rows import RL_FEATURES, SFT_FEATURES, convert_or_name, read_prompts, with_problem

@@ -3,12 +3,14 @@
 import random
 
 import pytest
-from conftest import make_args, make_model, spread_reward, weights_of
-from data_helpers import byte_tokenizer
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.data import byte_tokenizer
+from helpers.models import make_model
+from helpers.trainers import make_args, spread_reward
+from helpers.weights import weights_of
 from longact_trl import LongActTrainer, answer_reward, format_reward
 
 

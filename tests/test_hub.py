@@ -1,7 +1,6 @@
 """Pushes to a Hub on the loopback, over a network that fails: what arrives, what is said, and what is never told."""
 
 import logging
-import os
 import shlex
 import subprocess
 import sys
@@ -11,20 +10,19 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from conftest import make_trainer
-from hub_server import Hub
 from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM
 from transformers.utils.hub import PushInProgress, hf_api
 
+from helpers.hub_server import TOKEN, Hub, environment_of
+from helpers.paths import ROOT
+from helpers.trainers import make_trainer
 from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.settings.recipe_yaml import parse_recipe
 from longact_trl.training.checkpoints import newest_complete_checkpoint
 
 
-ROOT = Path(__file__).parents[1]
-TOKEN = "hf_" + "onlyForTheLoopback" * 2
 CPU = ["--use_cpu", "true", "--bf16", "false"]
 MODEL = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 
@@ -43,17 +41,6 @@ def hub(monkeypatch):
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub
         huggingface_hub.close_session()  # its kept connections
-
-
-def environment_of(hub: Hub) -> dict[str, str]:
-    settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    return {
-        **os.environ,
-        **settings,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "127.0.0.1",
-        "PYTHONPATH": str(ROOT),
-    }
 
 
 def pushed(folder: Path) -> dict[str, bytes]:

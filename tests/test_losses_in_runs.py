@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from conftest import make_args, make_trainer, weights_of
 
+from helpers.trainers import make_args, make_trainer
+from helpers.weights import weights_of
 from longact_trl.training.policy_losses import SELECTED
 
 

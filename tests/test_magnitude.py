@@ -1,12 +1,13 @@
 import copy
-from collections import Counter
 
 import pytest
 import torch
-from conftest import assert_no_hooks, make_decoder, make_model, make_prompts, make_trainer
 from peft import LoraConfig, get_peft_model
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.allocations import Allocations
+from helpers.models import make_decoder, make_model
+from helpers.trainers import make_prompts, make_trainer
+from helpers.weights import assert_no_hooks
 from longact_trl import LongActTrainer, MaskRefreshCallback, measure_magnitudes
 from longact_trl.method.magnitude import CHUNK_TOKENS, MagnitudeObserver
 from longact_trl.method.projections import find_projections
@@ -161,21 +162,6 @@ def test_a_sequence_of_padding_alone_raises():
     with pytest.raises(ValueError, match="all padding"):
         measure_magnitudes(model, batch)
     assert_no_hooks(model)
-
-
-class Allocations(TorchDispatchMode):
-    """Counts the tensors that operators make, by size and dtype; views are no new memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.made = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        output = func(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else [output]:
-            if isinstance(tensor, torch.Tensor) and tensor._base is None and not func.is_view:
-                self.made[tensor.numel(), tensor.dtype] += 1
-        return output
 
 
 def test_activations_are_neither_kept_nor_copied():

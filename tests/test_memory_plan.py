@@ -1,25 +1,22 @@
 """The memory plan against peaks that torch's profiler measured, and checkpoints against their files."""
 
 import math
-import sys
 from pathlib import Path
 
+import memory_plan as benchmark
 import pytest
 import trl.trainer.utils as trl_utils
-from conftest import make_decoder, make_model, make_trainer
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, MixtralConfig
 
+from helpers.models import make_decoder, make_model
+from helpers.trainers import make_trainer
 from longact_trl.check.memory import plan as formulas
 from longact_trl.check.memory.disk import checkpoint_bytes, saved_bytes
 from longact_trl.check.memory.plan import GIB, RESERVE, changes_that_fit, plan, state_bytes
 from longact_trl.check.memory.shape import shape_of
 from longact_trl.check.memory.workload import Load, Placement
 from longact_trl.check.subject import SHIPPED_CONFIGS
-
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import memory_plan as benchmark  # noqa: E402  (a script, not a package)
 
 
 TINY = (128, 384, 3, 4, 2, 32, 2048)

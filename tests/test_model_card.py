@@ -4,10 +4,10 @@ import re
 import shutil
 
 import yaml
-from conftest import make_trainer
 from huggingface_hub import EvalResult, ModelCard, metadata_load
 from matplotlib.image import imread
 
+from helpers.trainers import make_trainer
 from longact_trl.data.docqa import HUB_ID
 from longact_trl.data.mixture import source_names
 from longact_trl.training.model_card import add_eval_results

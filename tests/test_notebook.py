@@ -1,12 +1,12 @@
 """The notebook runs from top to bottom, on fewer steps than a reader would take."""
 
-from pathlib import Path
-
 import nbformat
 from nbclient import NotebookClient
 
+from helpers.paths import ROOT
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
+
+NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 
 
 def test_it_runs(tmp_path, monkeypatch):

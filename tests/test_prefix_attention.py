@@ -1,12 +1,12 @@
 """Attention over packed groups: its memory, and the kernels it calls."""
 
 import torch
-from conftest import make_decoder
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.integrations import flash_attention
 
+from helpers.models import make_decoder
 from longact_trl.packing.attention import SUFFIX, _attend, _attend_backward, packed_attention
 from longact_trl.packing.layout import Group, PackedLayout
 from longact_trl.training.shared_prefix import packed_attention_in

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from conftest import DECODER_SIZES, make_decoder
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from helpers.models import DECODER_SIZES, make_decoder
 from longact_trl.method.projections import find_projections
 
 

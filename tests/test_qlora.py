@@ -1,25 +1,21 @@
 """LoRA over NF4 weights (bitsandbytes' own CPU kernels): what holds without quantisation holds here."""
 
-import sys
-from pathlib import Path
-
+import grpo_longact
 import pytest
 import torch
-from conftest import make_args, make_model, make_prompts, make_tokenizer, spread_reward
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from test_frozen_rows import StepRecorder, masks_by_parameter
-from test_gradients import accumulate, mask_by_hand, random_masks
-from test_resume import StopAt, assert_same_weights
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from helpers.gradients import accumulate, mask_by_hand, random_masks
+from helpers.models import make_model, make_tokenizer
+from helpers.recorder import StepRecorder, masks_by_parameter
+from helpers.resuming import StopAt
+from helpers.trainers import make_args, make_prompts, spread_reward
+from helpers.weights import assert_same_weights
 from longact_trl import LongActTrainer, measure_magnitudes
 from longact_trl.method.gradients import GradientMasker
 from longact_trl.method.projections import find_projections
-
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
-import grpo_longact  # noqa: E402  (a script, not a package)
 
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)

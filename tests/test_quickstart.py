@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model, make_trainer
 from trl import ModelConfig, ScriptArguments
 
+from helpers.models import make_model
+from helpers.trainers import make_trainer
 from longact_trl import LongActConfig
 from longact_trl.analysis.run_picture import draw_run, load_run
 from longact_trl.data.mixture import load_mixture

@@ -3,24 +3,19 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
+from helpers.paths import RECIPES, ROOT
+from helpers.recipes import ALL, RUNS
 from longact_trl import LongActConfig
 from longact_trl.settings.recipe_yaml import parse_recipe, read_config
 from longact_trl.training.cold_start import ColdStartArguments
 from longact_trl.training.recipe_parts import RecipeArguments
 
 
-ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "recipes"
-
-
-ALL = sorted(RECIPES.rglob("*.yaml"))
-RUNS = [p for p in ALL if "model_name_or_path" in read_config(p)]  # the others are bases and mixtures
 SFT = [p for p in RUNS if p.name.startswith("sft_")]
 TRAINING = [p for p in RUNS if p not in SFT]
 PAPER_ARMS = ("dense", "lambda_02", "lambda_04", "random", "min", "grpo", "clip_cov", "kl_cov")

@@ -7,53 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_decoder, make_model, make_trainer, weights_of
 from safetensors import safe_open
-from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from longact_trl import LongActTrainer, MaskRefreshCallback
+from helpers.models import make_decoder, make_model
+from helpers.resuming import SETTINGS, StopAt, run_in_one_and_in_two
+from helpers.trainers import make_trainer
+from helpers.weights import assert_same_weights
+from longact_trl import MaskRefreshCallback
 from longact_trl.training.checkpoints import STATE_DIR, checkpoints, newest_complete_checkpoint, resolve_resume
-
-
-class StopAt(TrainerCallback):
-    """Ends training after a step, as a job's time limit would: the scheduler never knew."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_save(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step == self.step
-
-
-SETTINGS = {
-    "max_steps": 6,
-    "save_strategy": "steps",
-    "save_steps": 3,
-    "weight_decay": 0.1,
-    "lr_scheduler_type": "linear",
-}
-
-
-def assert_same_weights(model, other) -> None:
-    expected = weights_of(other)
-    for name, weight in weights_of(model).items():
-        assert torch.equal(weight, expected[name]), name
-
-
-def run_in_one_and_in_two(tmp_path, **kwargs) -> tuple[LongActTrainer, LongActTrainer]:
-    settings = {**SETTINGS, **kwargs}
-    whole = make_trainer(tmp_path / "whole", **settings)
-    whole.train()
-    first = make_trainer(tmp_path / "parts", callbacks=[StopAt(3)], **settings)
-    first.train()
-    assert first.state.global_step == 3
-    second = make_trainer(
-        tmp_path / "parts", make_model(seed=5), **settings
-    )  # its weights must come from the checkpoint
-    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-3"))
-    assert second.state.global_step == 6
-    return whole, second
 
 
 RUNS = {
@@ -135,8 +97,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
-from conftest import make_trainer
+from helpers.trainers import make_trainer
 from longact_trl import LongActTrainer
 
 class Dies(LongActTrainer):
@@ -145,12 +106,12 @@ class Dies(LongActTrainer):
             os.kill(os.getpid(), signal.SIGKILL)
         super()._save_rng_state(output_dir)
 
-make_trainer(Path(sys.argv[2]), trainer_class=Dies, max_steps=6, save_strategy="steps", save_steps=2).train()
+make_trainer(Path(sys.argv[1]), trainer_class=Dies, max_steps=6, save_strategy="steps", save_steps=2).train()
 """
 
 
 def test_a_run_killed_while_it_saves(tmp_path, caplog):
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "killed")]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert [folder.name for folder in checkpoints(tmp_path / "killed")] == ["checkpoint-4", "checkpoint-2"]
     assert (tmp_path / "killed" / "checkpoint-4" / "model.safetensors").is_file()

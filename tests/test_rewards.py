@@ -6,16 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl.trainer.utils import get_callable_name
 
+from helpers.answers import chat, tagged
 from longact_trl.rewards.answers import answer_matches
 from longact_trl.rewards.tagged import answer_reward, format_reward, prefills_think
-
-
-def tagged(answer, think="because"):
-    return f"<think>{think}</think>\n<answer>{answer}</answer>"
-
-
-def chat(text):
-    return [{"role": "assistant", "content": text}]
 
 
 FORMAT_CASES = [  # completion, loose, strict

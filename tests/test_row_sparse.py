@@ -5,12 +5,14 @@ import pickle
 
 import pytest
 import torch
-from conftest import assert_no_hooks, make_decoder, make_trainer, weights_of
-from test_gradients import CHECKPOINTING, MASKED_PARAMETERS, accumulate, lora, mask_by_hand, random_masks
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.gradients import CHECKPOINTING, MASKED_PARAMETERS, accumulate, lora, mask_by_hand, random_masks
+from helpers.models import make_decoder
+from helpers.trainers import make_trainer
+from helpers.weights import assert_no_hooks, weights_of
 from longact_trl.method.gradients import GradientMasker
 from longact_trl.method.magnitude import MagnitudeObserver
 from longact_trl.method.projections import Projection, find_projections

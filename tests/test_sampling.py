@@ -2,27 +2,18 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_args, make_model, make_prompts, make_tokenizer, make_trainer, weights_of
 from datasets import IterableDataset
-from noting import NotingTrainer, answer_reward, length_reward, prompt_number
-from test_resume import assert_same_weights, run_in_one_and_in_two
 
+from helpers.models import make_model, make_tokenizer
+from helpers.noting import answer_reward, length_reward, prompt_number
+from helpers.resuming import run_in_one_and_in_two
+from helpers.sampling import RUN, SETTINGS, logs_of, make_noting
+from helpers.trainers import make_args, make_prompts, make_trainer
+from helpers.weights import assert_same_weights, weights_of
 from longact_trl import LongActTrainer, measure_magnitudes
-
-
-SETTINGS = {"dynamic_sampling": True, "per_device_train_batch_size": 8, "num_generations": 4, "max_steps": 4}
-
-
-def make_noting(output_dir, reward=(answer_reward, length_reward), **kwargs) -> NotingTrainer:
-    return make_trainer(output_dir, trainer_class=NotingTrainer, reward=list(reward), **{**SETTINGS, **kwargs})
-
-
-def logs_of(trainer: LongActTrainer) -> list[dict[str, float]]:
-    return [log for log in trainer.state.log_history if "loss" in log]
 
 
 # What is trained on
@@ -168,9 +159,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
-import noting
-from test_sampling import RUN, make_trainer
+from helpers import noting, sampling
+from helpers.trainers import make_trainer
 
 calls = []
 
@@ -180,13 +170,12 @@ def answer_reward(prompts, completions, trainer_state, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
     return noting.answer_reward(prompts, completions)
 
-make_trainer(Path(sys.argv[2]), reward=[answer_reward, noting.length_reward], **RUN).train()
+make_trainer(Path(sys.argv[1]), reward=[answer_reward, noting.length_reward], **sampling.RUN).train()
 """
-RUN = {**SETTINGS, "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
 
 
 def test_a_run_killed_while_it_samples_again(tmp_path):
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "killed")]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert [folder.name for folder in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-2"]
     rewards = [answer_reward, length_reward]
@@ -228,11 +217,10 @@ VLLM = """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
-from test_sampling import make_noting
+from helpers.sampling import make_noting
 
 trainer = make_noting(
-    Path(sys.argv[2]), model=sys.argv[3], use_vllm=True, vllm_mode="colocate", vllm_max_model_length=128,
+    Path(sys.argv[1]), model=sys.argv[2], use_vllm=True, vllm_mode="colocate", vllm_max_model_length=128,
     vllm_gpu_memory_utilization=0.1, max_steps=3,
 )
 trainer.train()
@@ -248,7 +236,7 @@ print("OK")
 
 
 def test_with_vllm(tmp_path, tiny_model):
-    command = [sys.executable, "-c", VLLM, str(Path(__file__).parent), str(tmp_path), tiny_model]
+    command = [sys.executable, "-c", VLLM, str(tmp_path), tiny_model]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
     assert done.stdout.rstrip().endswith("OK"), (done.stdout + done.stderr)[-4000:]

@@ -3,10 +3,10 @@
 import pandas
 import pytest
 import torch
-from conftest import make_tokenizer
-from noting import answer_reward, length_reward, prompt_number
-from test_sampling import logs_of, make_noting
 
+from helpers.models import make_tokenizer
+from helpers.noting import answer_reward, length_reward, prompt_number
+from helpers.sampling import logs_of, make_noting
 from longact_trl.training.completion_groups import reward_statistics
 
 

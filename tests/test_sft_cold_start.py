@@ -1,24 +1,19 @@
 """The cold start as a user runs it, on the embedded model: packing, and only the response is learned."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import sft_cold_start
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
+from helpers.paths import RECIPES, ROOT
 from longact_trl.data.am_deepseek import convert_row
 from longact_trl.data.rows import InvalidRow
 from longact_trl.settings.recipe_yaml import parse_recipe
 from longact_trl.training.cold_start import ColdStartArguments
-
-
-ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "recipes"
-sys.path.insert(0, str(RECIPES))
-import sft_cold_start  # noqa: E402  (a script, not a package)
 
 
 FIXTURE = ROOT / "tests" / "fixtures" / "am_deepseek.jsonl"

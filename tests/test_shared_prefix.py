@@ -4,12 +4,10 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import (
-    make_decoder,
-)
 from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
+from helpers.models import make_decoder
 from longact_trl.method.magnitude import MagnitudeObserver
 from longact_trl.method.projections import find_projections
 from longact_trl.training.shared_prefix import forward_once, packed_attention_in

@@ -2,15 +2,6 @@
 
 import pytest
 import torch
-from conftest import (
-    assert_no_hooks,
-    make_args,
-    make_model,
-    make_prompts,
-    make_trainer,
-    spread_reward,
-    weights_of,
-)
 from transformers import (
     Gemma2Config,
     Gemma3Config,
@@ -26,6 +17,9 @@ from transformers import (
 )
 from trl import GRPOConfig, GRPOTrainer
 
+from helpers.models import make_model
+from helpers.trainers import make_args, make_prompts, make_trainer, spread_reward
+from helpers.weights import assert_no_hooks, weights_of
 from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.packing.attention import SUFFIX
 from longact_trl.packing.obstacles import shares_prefixes

@@ -9,12 +9,12 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
+
 PROMPTS = ["Name three rivers.", "Why is the sky blue?", "Write a line about winter.", "What is 17 plus 25?"]
 # vLLM and transformers add in different orders: mean difference of log-probs in float32, 1e-5 when this was written.
 AGREEMENT = 2e-4
@@ -26,13 +26,11 @@ def run(output_dir: str) -> None:
 
     import torch
     import trl.generation.vllm_generation as generation
-    from conftest import spread_reward
     from datasets import Dataset
+    from smollm2 import smollm2_135m
     from transformers import TrainerCallback
 
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from smollm2 import smollm2_135m
-
+    from helpers.trainers import spread_reward
     from longact_trl import LongActConfig, LongActTrainer
 
     class CountMoved(TrainerCallback):

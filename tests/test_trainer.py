@@ -1,10 +1,11 @@
 import pytest
 import torch
-from conftest import assert_no_hooks, make_trainer, spread_reward, weights_of
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
+from helpers.trainers import make_trainer, spread_reward
+from helpers.weights import assert_no_hooks, weights_of
 from longact_trl import LongActTrainer, measure_magnitudes
 from longact_trl.method.projections import find_projections
 

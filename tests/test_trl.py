@@ -4,9 +4,10 @@ import inspect
 
 import pytest
 import torch
-from conftest import make_trainer
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
+
+from helpers.trainers import make_trainer
 
 
 SIGNATURES = {

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GOOD_CONFIG, make_model, make_tokenizer, make_trainer
 from rich.console import Console
 from safetensors import SafetensorError
-from test_recipe import RECIPES, ROOT
 from typer.testing import CliRunner
 
+from helpers.check import GOOD_CONFIG
+from helpers.models import make_model, make_tokenizer
+from helpers.paths import RECIPES, ROOT
+from helpers.trainers import make_trainer
 from longact_trl.check.command import check_run as check
 from longact_trl.cli import app
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
+
 ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 

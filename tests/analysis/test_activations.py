@@ -1,10 +1,11 @@
 import pytest
 import torch
-from conftest import assert_no_hooks, make_decoder, make_model
-from test_magnitude import Allocations
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb
 
+from helpers.allocations import Allocations
+from helpers.models import make_decoder, make_model
+from helpers.weights import assert_no_hooks
 from longact_trl import measure_magnitudes
 from longact_trl.analysis.inspect.activations import check_site, measure_text
 from longact_trl.method.magnitude import CHUNK_TOKENS

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_decoder, make_model, make_trainer
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from helpers.models import make_decoder, make_model
+from helpers.trainers import make_trainer
 from longact_trl.analysis.drift.row_drift import Drift, find_masks, massive_share, measure_drift, outside_masks
 from longact_trl.cli import app
 from longact_trl.method.masks import select_rows

@@ -1,13 +1,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model, make_trainer
 from PIL import Image
 
+from helpers.models import make_model
+from helpers.trainers import make_trainer
 from longact_trl.method.masks import select_rows
 from longact_trl.method.projections import find_projections
 from longact_trl.pictures.heatmaps import MAX_LAYERS, draw_heatmaps, render, shown_layers
@@ -127,11 +127,10 @@ def test_wandb_receives_an_image_at_every_step(tmp_path, monkeypatch):
 def test_trackio_receives_an_image_at_every_step(tmp_path):
     pytest.importorskip("trackio")
     run = (  # in its own process: trackio reads TRACKIO_DIR when it is imported, which trl does
-        "from conftest import make_trainer;"
+        "from helpers.trainers import make_trainer;"
         f"trainer = make_trainer({str(tmp_path / 'run')!r}, max_steps=2, heatmap_steps=1, report_to=['trackio']);"
         "trainer.train()"
     )
-    paths = [str(Path(__file__).parents[1]), *sys.path]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TRACKIO_DIR": str(tmp_path / "trackio")}
+    env = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
     subprocess.run([sys.executable, "-c", run], check=True, env=env)
     assert len(heatmap_files(tmp_path / "trackio")) == 2

@@ -4,11 +4,11 @@ import re
 
 import pytest
 import torch
-from conftest import make_decoder, make_model, make_tokenizer
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from helpers.models import make_decoder, make_model, make_tokenizer
 from longact_trl import measure_magnitudes, select_rows
 from longact_trl.analysis.chosen_projections import choose_projections
 from longact_trl.analysis.inspect.command import write

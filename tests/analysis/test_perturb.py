@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
-from conftest import assert_no_hooks
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers.weights import assert_no_hooks
 from longact_trl import measure_magnitudes, select_rows
 from longact_trl.analysis.perturb.answer_study import generate, study_answers
 from longact_trl.analysis.perturb.calibration import CONDITIONS, calibrate

@@ -1,17 +1,11 @@
 """The paper's claim on a pretrained model: a head's strongest channels matter most, its weakest hardly."""
 
-import sys
-from pathlib import Path
-
 import pytest
+from smollm2 import smollm2_135m
 
 from longact_trl.analysis.perturb.loss_study import LossStudy, study_losses
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts
 from longact_trl.models.reading import load_model, load_tokenizer
-
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from smollm2 import smollm2_135m  # noqa: E402
 
 
 @pytest.fixture(scope="module")

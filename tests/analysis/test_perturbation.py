@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import assert_no_hooks, make_decoder, make_model
 
+from helpers.models import make_decoder, make_model
+from helpers.weights import assert_no_hooks
 from longact_trl import measure_magnitudes, perturb_activations, select_rows
 from longact_trl.analysis.perturb.perturbation import measure_means
 from longact_trl.method.projections import find_projections
@@ -96,7 +97,6 @@ def test_rows_of_another_model():
 def test_vllm_gives_the_answers_of_transformers():
     pytest.importorskip("vllm")
     env = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
-    env["PYTHONPATH"] = os.pathsep.join(sys.path)  # of pytest, which finds the conftest
     done = subprocess.run(
         [sys.executable, __file__], capture_output=True, text=True, timeout=300, env=env, check=False
     )

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from conftest import make_tokenizer
+
+from helpers.models import make_tokenizer
 
 from longact_trl.analysis.questions import FACTS, NEEDLES, benchmark_texts, make_questions, share_contained
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts, file_texts, parse_length

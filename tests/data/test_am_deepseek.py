@@ -1,10 +1,11 @@
 import logging
 
 import pytest
-from data_helpers import FIXTURES, read_fixture, write_jsonl
 from datasets import Dataset
 from trl.data_utils import apply_chat_template, is_conversational
 
+from helpers.data import read_fixture, write_jsonl
+from helpers.paths import FIXTURES
 from longact_trl.data import rows as rows_module
 from longact_trl.data.am_deepseek import load_am_deepseek
 from longact_trl.data.rows import SFT_FEATURES

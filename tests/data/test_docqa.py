@@ -1,9 +1,10 @@
 import logging
 
 import pytest
-from data_helpers import FIXTURES, assert_golds_earn_the_reward, read_fixture, write_jsonl
 from datasets import Dataset
 
+from helpers.data import assert_golds_earn_the_reward, read_fixture, write_jsonl
+from helpers.paths import FIXTURES
 from longact_trl.data.docqa import bare_answer, load_docqa, without_format_request
 from longact_trl.data.rows import RL_FEATURES
 

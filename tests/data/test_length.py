@@ -2,9 +2,9 @@ import logging
 import pickle
 
 import pytest
-from data_helpers import byte_tokenizer
 from datasets import Dataset
 
+from helpers.data import byte_tokenizer
 from longact_trl.data.length import apply_length_policy, prompt_length
 from longact_trl.data.rows import RL_FEATURES
 

@@ -1,8 +1,9 @@
 import logging
 
 import pytest
-from data_helpers import FIXTURES, assert_golds_earn_the_reward, read_fixture, write_jsonl
 
+from helpers.data import assert_golds_earn_the_reward, read_fixture, write_jsonl
+from helpers.paths import FIXTURES
 from longact_trl.data import memagent
 from longact_trl.data.memagent import load_memagent
 from longact_trl.data.rows import RL_FEATURES

@@ -1,10 +1,10 @@
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import yaml
-from data_helpers import FIXTURES, assert_golds_earn_the_reward, read_fixture, write_jsonl
 
+from helpers.data import assert_golds_earn_the_reward, read_fixture, write_jsonl
+from helpers.paths import FIXTURES, RECIPES
 from longact_trl.data import mixture as mixture_module
 from longact_trl.data.length import prompt_length
 from longact_trl.data.mixture import load_mixture
@@ -52,7 +52,7 @@ def test_the_seed_decides_rows_and_order(mixture):
 def test_the_paper_mixture_names_what_exists(monkeypatch):
     monkeypatch.setattr(mixture_module, "_load_part", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # every check has passed, the first source is read
-        load_mixture(Path(__file__).parents[2] / "recipes" / "mixture.yaml")
+        load_mixture(RECIPES / "mixture.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from data_helpers import FIXTURES, read_fixture, write_jsonl
 
+from helpers.data import read_fixture, write_jsonl
+from helpers.paths import FIXTURES
 from longact_trl.data import rows as rows_module
 from longact_trl.data import source as source_module
 from longact_trl.data.memagent import load_memagent
@@ -96,11 +96,11 @@ def test_rows_are_converted_once_and_again_when_the_code_has_changed(monkeypatch
 
 
 MEASURE = """
-import sys, tracemalloc
-sys.path[:0] = sys.argv[3:]
+import sys
+import tracemalloc
 import datasets
 import pyarrow
-from data_helpers import word_tokenizer
+from helpers.data import word_tokenizer
 from longact_trl.data.length import apply_length_policy
 from longact_trl.data.memagent import load_memagent
 
@@ -121,12 +121,11 @@ def test_memory_does_not_grow_with_rows(tmp_path):
     contexts = [
         "Document 1:\nTitle\n" + words for words in ("Word" * 2000, f"{'Word' * 25} " * 80)
     ]  # 8 kB, few tokens
-    tests = Path(__file__).parents[1]
     peaks = {}
     for count in (4_000, 10_000):
         rows = ({**row, "context": contexts[i % 10 == 0], "extra_info": {"index": i}} for i in range(count))
         path = write_jsonl(tmp_path / "rows.jsonl", rows)
-        command = [sys.executable, "-c", MEASURE, path, str(tmp_path / "cache"), str(tests.parent), str(tests)]
+        command = [sys.executable, "-c", MEASURE, path, str(tmp_path / "cache")]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         length, *peaks[count] = map(int, output.split())
         assert length == count

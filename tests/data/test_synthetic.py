@@ -2,18 +2,17 @@
 
 import random
 import re
-import sys
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 
 import pytest
-from conftest import make_args
-from data_helpers import assert_golds_earn_the_reward, byte_tokenizer
-from noting import NotingTrainer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from helpers.data import assert_golds_earn_the_reward, byte_tokenizer
+from helpers.noting import NotingTrainer
+from helpers.paths import ROOT
+from helpers.trainers import make_args
 from longact_trl.data import synthetic
 from longact_trl.data.rows import RL_FEATURES
 from longact_trl.data.synthetic import generate_row, load_synthetic
@@ -21,9 +20,7 @@ from longact_trl.data.synthetic_tasks import TASKS
 from longact_trl.rewards.tagged import answer_reward
 
 
-ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "longact_trl" / "assets" / "tiny_qwen3")
-sys.path.insert(0, str(ROOT / "benchmarks"))
 # Qwen's: a full stop and the line breaks after it are one piece, so tokens do not simply add up.
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -5,16 +5,12 @@ import sys
 from pathlib import Path
 
 import deepspeed
+import grpo_longact
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "recipes"))
-import grpo_longact  # noqa: E402  (a script, not a package)
-
-from longact_trl import LongActTrainer  # noqa: E402
+from longact_trl import LongActTrainer
 
 
 OUT = Path(sys.argv[1])

@@ -4,11 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_trainer  # noqa: E402  (not a package)
-
-from longact_trl.training.checkpoints import newest_complete_checkpoint  # noqa: E402
+from helpers.trainers import make_trainer
+from longact_trl.training.checkpoints import newest_complete_checkpoint
 
 
 OUT, RANK = Path(sys.argv[1]), int(os.environ["RANK"])

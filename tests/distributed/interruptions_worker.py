@@ -11,12 +11,9 @@ from pathlib import Path
 import deepspeed
 import torch
 
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import noting  # noqa: E402  (not a package)
-from conftest import make_trainer  # noqa: E402
-
-from longact_trl import LongActTrainer  # noqa: E402
+from helpers import noting
+from helpers.trainers import make_trainer
+from longact_trl import LongActTrainer
 
 
 OUT, POINT = Path(sys.argv[1]), sys.argv[2]

@@ -2,17 +2,14 @@
 
 import os
 import sys
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_args, make_trainer, weights_of  # noqa: E402  (not a package)
-from test_losses import batch, reference_cov, settings, tokens_of  # noqa: E402
-
-from longact_trl.training.policy_losses import SELECTED, select_tokens  # noqa: E402
+from helpers.losses import batch, reference_cov, settings, tokens_of
+from helpers.trainers import make_args, make_trainer
+from helpers.weights import weights_of
+from longact_trl.training.policy_losses import SELECTED, select_tokens
 
 
 OUT = sys.argv[1]

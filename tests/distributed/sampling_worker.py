@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_model, make_trainer, weights_of  # noqa: E402  (not a package)
-from noting import NotingTrainer, answer_reward, length_reward, prompt_number  # noqa: E402
-from test_resume import StopAt  # noqa: E402
+from helpers.models import make_model
+from helpers.noting import NotingTrainer, answer_reward, length_reward, prompt_number
+from helpers.resuming import StopAt
+from helpers.trainers import make_trainer
+from helpers.weights import weights_of
 
 
 BACKEND, OUT = sys.argv[1], Path(sys.argv[2])

@@ -1,6 +1,6 @@
 """Every algorithm of the paper takes three steps under ZeRO-3, from its own YAML, dense and masked."""
 
-from test_backends import launch
+from helpers.launching import launch
 
 
 def test_three_steps_of_each(tmp_path):

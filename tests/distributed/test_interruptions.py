@@ -1,7 +1,8 @@
 """A run on two processes that is killed again and again ends at the bits of one that never was."""
 
 import pytest
-from test_backends import launch
+
+from helpers.launching import launch
 
 
 def test_killed_while_generating_while_sampling_again_and_while_saving(tmp_path):

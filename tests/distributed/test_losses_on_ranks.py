@@ -1,4 +1,4 @@
-from test_backends import launch
+from helpers.launching import launch
 
 
 def test_selections_and_training_on_two_ranks(tmp_path):

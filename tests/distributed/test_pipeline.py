@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from data_helpers import FIXTURES
 from safetensors.torch import load_file
-from test_backends import launch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from helpers.launching import launch
+from helpers.paths import FIXTURES
 
 
 MIXTURE = {

@@ -4,12 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_backends import ROOT
-
-
-sys.path.insert(0, str(ROOT / "tests"))
-from hub_server import LFS, Hub  # noqa: E402  (not a package)
-from test_hub import environment_of  # noqa: E402
+from helpers.hub_server import LFS, Hub, environment_of
+from helpers.paths import ROOT
 
 
 WORKER = ROOT / "tests" / "distributed" / "hub_worker.py"

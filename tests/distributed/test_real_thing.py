@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from test_backends import ROOT, launch
 from transformers import AutoModelForCausalLM
+
+from helpers.launching import launch
+from helpers.paths import ROOT
 
 
 READ_WITH_VLLM = """

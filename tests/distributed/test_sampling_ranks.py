@@ -1,6 +1,6 @@
 """Dynamic sampling on two processes: groups that move between ranks, and one that lies on both."""
 
-from test_backends import launch
+from helpers.launching import launch
 
 
 def test_ranks_stay_equal(tmp_path):

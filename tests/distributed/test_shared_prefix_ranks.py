@@ -1,7 +1,8 @@
 """Shared prefixes on two processes, whose packed rows differ in length."""
 
 import pytest
-from test_backends import launch
+
+from helpers.launching import launch
 
 
 @pytest.mark.parametrize("backend", ["ddp", "zero3", "fsdp2"])

@@ -3,7 +3,6 @@
 import os
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -11,14 +10,12 @@ from safetensors.torch import load_file
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import TrainerCallback
 
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import make_args, make_model, make_prompts, spread_reward  # noqa: E402  (not a package)
-
-from longact_trl import LongActTrainer  # noqa: E402
-from longact_trl.method.gradients import row_parameters  # noqa: E402
-from longact_trl.method.magnitude import MagnitudeObserver  # noqa: E402
-from longact_trl.method.projections import find_projections  # noqa: E402
+from helpers.models import make_model
+from helpers.trainers import make_args, make_prompts, spread_reward
+from longact_trl import LongActTrainer
+from longact_trl.method.gradients import row_parameters
+from longact_trl.method.magnitude import MagnitudeObserver
+from longact_trl.method.projections import find_projections
 
 
 BACKEND, MODEL, OUT, *ADAPTER = sys.argv[1:]

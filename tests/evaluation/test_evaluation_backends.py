@@ -1,14 +1,14 @@
 """Which model is loaded, how, and with what window."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model, make_tokenizer
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config
 
+from helpers.models import make_model, make_tokenizer
+from helpers.paths import RECIPES
 from longact_trl.evaluation.backends import Model, choose_backend, context_window
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.settings.recipe_yaml import parse_recipe
@@ -65,7 +65,7 @@ def test_the_label_of_a_checkpoint_names_its_run(tiny_model):
 
 
 def test_the_papers_config_cites_every_value():
-    recipes = Path(__file__).parents[2] / "recipes"
+    recipes = RECIPES
     [config] = parse_recipe((EvaluationConfig,), ["--config", "eval_paper.yaml", "--model", "Qwen/Qwen3-8B"], recipes)
     assert (config.temperature, config.seed, config.protocol) == (1.0, 0, "reasoning")
     assert len(config.units()) == 1 + 6 * 13 + 6

@@ -7,8 +7,8 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pytest
-from evaluation_helpers import NUM_SAMPLES, Says, gold, make_config, write_infinitebench, write_longbench_v2
 
+from helpers.evaluation import NUM_SAMPLES, Says, gold, make_config, write_infinitebench, write_longbench_v2
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.evaluation.results import read_samples, write_samples
 from longact_trl.evaluation.run import evaluate

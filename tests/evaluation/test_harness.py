@@ -4,10 +4,10 @@ import json
 from functools import partial
 
 import pytest
-from conftest import make_model
-from data_helpers import byte_tokenizer
-from evaluation_helpers import NUM_SAMPLES, Says, gold, make_config
 
+from helpers.data import byte_tokenizer
+from helpers.evaluation import NUM_SAMPLES, Says, gold, make_config
+from helpers.models import make_model
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.evaluation.infinitebench import NAMES
 from longact_trl.evaluation.infinitebench import TASKS as INFINITEBENCH

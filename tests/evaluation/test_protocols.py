@@ -1,16 +1,16 @@
 """LongBench v2 and InfiniteBench against what the official code did in the same cases (tests/fixtures/protocols)."""
 
 import json
-from pathlib import Path
 
 import pytest
-from data_helpers import byte_tokenizer
 
+from helpers.data import byte_tokenizer
+from helpers.paths import FIXTURES
 from longact_trl.evaluation import infinitebench, longbench_v2
 from longact_trl.evaluation.truncation import keep_ends, keep_equal_ends, truncate_prompt
 
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "protocols"
+FIXTURES = FIXTURES / "protocols"
 
 
 def cases(name: str, keep=lambda case: True) -> list[dict]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from longact_trl.evaluation.results import read_results
 
 
-ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "recipes" / "evaluate.py")
 MODEL = str(ROOT / "longact_trl" / "assets" / "tiny_qwen3")
 NUM_SAMPLES = 24

@@ -5,13 +5,13 @@ import random
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_helpers import Says, gold, make_config
 from typer.testing import CliRunner
 
+from helpers.evaluation import Says, gold, make_config
+from helpers.paths import RECIPES
 from longact_trl.cli import app
 from longact_trl.evaluation.held_out import bootstrap_mean, sign_flip_p
 from longact_trl.evaluation.paper_tables import paper_tables
@@ -148,7 +148,7 @@ def test_the_command_writes_markdown_and_a_picture(runs, tmp_path):
 
 
 def test_every_recipe_of_the_paper_has_a_row():
-    recipes = list((Path(__file__).parents[2] / "recipes").rglob("*qwen3_*.yaml"))
+    recipes = list(RECIPES.rglob("*qwen3_*.yaml"))
     assert len(recipes) == 20
     labels = {label for table in paper_tables().values() for label in table["rows"]}
     assert {read_config(path)["output_dir"].removeprefix("runs/") for path in recipes} == labels

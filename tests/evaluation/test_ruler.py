@@ -5,11 +5,10 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from ruler_checks import NEEDLE, check_sample, digest, main_text, make_tokenizer, samples
 
+from helpers.ruler import NEEDLE, check_sample, digest, main_text, make_tokenizer, samples
 from longact_trl.evaluation.ruler import TASKS, Sources, make_samples, render
 from longact_trl.evaluation.ruler.niah import hide_in_essay
 
@@ -46,11 +45,9 @@ def test_the_prompt_is_the_chat_template_and_then_the_prefix():
 
 
 def test_the_same_seed_gives_the_same_data_in_any_process():
-    code = "import ruler_checks as c, sys; print('lm_eval' in sys.modules, *map(c.digest, c.TASKS))"
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, env=environment, capture_output=True, text=True
-    )
+    code = "import helpers.ruler as c, sys; print('lm_eval' in sys.modules, *map(c.digest, c.TASKS))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # and the harness is not needed for it
     assert done.stdout.split() == ["False", *(digest(task) for task in TASKS)]

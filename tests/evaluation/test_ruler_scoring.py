@@ -4,15 +4,15 @@ import json
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import FIXTURES
 from longact_trl.evaluation.results import summary_of
 from longact_trl.evaluation.ruler import postprocess, score, score_batch
 
 
-CASES = Path(__file__).parents[1] / "fixtures" / "protocols"
+CASES = FIXTURES / "protocols"
 
 
 def cases(name: str) -> list[dict]:

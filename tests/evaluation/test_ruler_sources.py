@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
-from ruler_checks import NEEDLE, check_cwe, main_text, make_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from helpers.ruler import NEEDLE, check_cwe, main_text, make_tokenizer
 from longact_trl.evaluation.ruler import Sources, make_samples
 from longact_trl.evaluation.ruler.sources import load_hotpotqa, load_squad
 

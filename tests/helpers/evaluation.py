@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-from conftest import make_model
-from data_helpers import word_tokenizer
 from lm_eval.api.model import LM
 
 from longact_trl.evaluation.config import EvaluationConfig
+
+from .data import word_tokenizer
+from .models import make_model
 
 
 NUM_SAMPLES = 3

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import re
-import sys
 from collections import Counter
 from functools import cache
-from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -31,7 +29,6 @@ NEEDLE = re.compile(
 @cache
 def make_tokenizer(name: str):
     if name == "smollm2":
-        sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
         from smollm2 import smollm2_135m
 
         return AutoTokenizer.from_pretrained(smollm2_135m())

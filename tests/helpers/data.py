@@ -1,15 +1,15 @@
 """What the tests of the data share."""
 
 import json
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from longact_trl.rewards.tagged import answer_reward
 
+from .paths import FIXTURES
 
-FIXTURES = Path(__file__).parent / "fixtures"
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
