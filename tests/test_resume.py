@@ -15,7 +15,8 @@ from helpers.resuming import SETTINGS, StopAt, run_in_one_and_in_two
 from helpers.trainers import make_trainer
 from helpers.weights import assert_same_weights
 from longact_trl import MaskRefreshCallback
-from longact_trl.training.checkpoints import STATE_DIR, checkpoints, newest_complete_checkpoint, resolve_resume
+from longact_trl.training.checkpoints import checkpoints, newest_complete_checkpoint, resolve_resume
+from longact_trl.training.mask_file import STATE_DIR
 
 
 RUNS = {

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..evaluation.held_out import ALL, Interval
 from ..pictures.axes import tidy
 from ..pictures.heatmaps import DPI, KINDS, fill_heatmaps, kind_of
-from ..training.checkpoints import STATE_DIR, newest_complete_checkpoint
+from ..training.checkpoints import newest_complete_checkpoint
+from ..training.mask_file import has_masks, load_masks
 
 
 if TYPE_CHECKING:
@@ -82,23 +82,19 @@ def load_run(output_dir: str | Path) -> Run:
         `ValueError`: If there is no complete checkpoint of a LongAct run.
     """
     checkpoint = newest_complete_checkpoint(output_dir)
-    if checkpoint is None or not (checkpoint / STATE_DIR / "masks.json").is_file():
+    if checkpoint is None or not has_masks(checkpoint):
         raise ValueError(
             f"{output_dir} has no complete checkpoint of a LongAct run. Train with `save_strategy: steps`."
         )
     state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
-    groups: dict[str, dict[str, torch.Tensor]] = {"mask": {}, "ever_selected": {}, "magnitude": {}}
-    for key, tensor in load_file(checkpoint / STATE_DIR / "masks.safetensors").items():
-        group, _, name = key.partition("/")
-        if group in groups:
-            groups[group][name] = tensor
+    saved = load_masks(checkpoint)
     return Run(
         step=state["global_step"],
         log_history=state["log_history"],
-        settings=json.loads((checkpoint / STATE_DIR / "masks.json").read_text()),
-        magnitudes=_in_layer_order(groups["magnitude"]),
-        masks=_in_layer_order(groups["mask"]),
-        ever_selected=_in_layer_order(groups["ever_selected"]),
+        settings=saved.settings,
+        magnitudes=_in_layer_order(saved.magnitudes),
+        masks=_in_layer_order(saved.masks),
+        ever_selected=_in_layer_order(saved.ever_selected),
     )
 
 

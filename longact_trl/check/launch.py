@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from ..method.frozen_rows import check_deepspeed_optimizer
+from ..method.gradients import check_fsdp_version
 from ..settings.recipe_yaml import read_config
-from ..training.config import check_fsdp_version
 from .memory.workload import Placement
 
 

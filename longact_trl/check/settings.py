@@ -6,6 +6,7 @@ from transformers.utils import is_kernels_available
 from trl import get_peft_config
 
 from ..method.masks import num_selected
+from ..method.strategies import STRATEGIES
 from ..models.reading import window_of, yarn_reach
 from ..training.preflight import check_model_config, check_rope
 from .subject import Subject
@@ -62,7 +63,7 @@ def model(subject: Subject) -> str:
     size = _count(shape.parameters)
     if shape.trainable < shape.parameters:
         size += f", of which an adapter's {_count(shape.trainable).removesuffix(' parameters')} train"
-    if args.strategy == "dense":
+    if not STRATEGIES[args.strategy].masks:
         return f"{size}, every row of W_Q and W_K learns{note}"
     dim = shape.head_dim
     k = num_selected(args.sparsity_ratio, dim)

@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from .gradient_norms import GradientNorms
 from .projections import Projection
 from .row_sparse import NotCopied, is_plain_linear, is_worthwhile, with_row_sparse_gradient
 
@@ -47,9 +48,8 @@ class GradientMasker:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._dropped: dict[nn.Module, torch.Tensor] = {}  # module -> bool (rows of its output,), True = zero it
         self._computed: dict[nn.Module, torch.Tensor] = {}  # module -> indices of the rows that are not dropped
-        self._skipped_rows = False  # whether any gradient since the last `pop_squared_norms` was row-sparse
-        self._row_sparse: dict[nn.Module, bool] = {}  # whether all its gradients were, since then and `set_masks`
-        self._squares: list[torch.Tensor] = []  # float32 (2,) of each gradient seen: selected rows, all rows
+        self._row_sparse: dict[nn.Module, bool] = {}  # whether all its gradients were, since the last step or masks
+        self.norms = GradientNorms()
         for projection in self.projections:
             module = projection.module
             rows = module.out_features
@@ -106,15 +106,11 @@ class GradientMasker:
 
     def pop_squared_norms(self) -> torch.Tensor:
         """
-        Squared gradient norms seen since the last call on this rank, float32 (2,): of selected rows, of all. Both are
-        NaN where some rows were never computed.
+        Squared gradient norms since the last call on this rank, as [`GradientNorms.pop`] gives them. Call it when an
+        optimizer step ends or is given up.
         """
-        start = float("nan") if self._skipped_rows else 0.0
-        total = sum(self._squares, torch.full((2,), start, device=next(iter(self._dropped.values())).device))
-        self._squares.clear()
-        self._skipped_rows = False
         self._row_sparse.clear()
-        return total
+        return self.norms.pop(next(iter(self._dropped.values())).device)
 
     def _skip_rows(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
         if not output.requires_grad:
@@ -128,7 +124,7 @@ class GradientMasker:
         self._row_sparse[module] = row_sparse and self._row_sparse.get(module, True)
         if not row_sparse:
             return None
-        self._skipped_rows = True
+        self.norms.skips_rows = True
         return with_row_sparse_gradient(output, args[0], module, rows)
 
     def _mask_full(self, module: nn.Module):
@@ -136,7 +132,7 @@ class GradientMasker:
             if self._row_sparse.get(module):
                 return None  # is masked already
             dropped = self._dropped[module]
-            self._observe(grad, dropped)
+            self.norms.add(grad, dropped)
             # masked_fill, not multiplication: NaN · 0 is NaN.
             return grad.masked_fill(_over_rows(dropped, grad), 0)
 
@@ -145,17 +141,28 @@ class GradientMasker:
     def _mask_shard(self, module: nn.Module):
         def hook(param: nn.Parameter) -> None:  # even if row-sparse here: other ranks may have had fewer tokens
             dropped = self._dropped[module]
-            self._observe(param.grad.to_local(), _local_part(param.grad, dropped))
+            self.norms.add(param.grad.to_local(), _local_part(param.grad, dropped))
             zero_rows(param.grad, dropped)
 
         return hook
 
-    def _observe(self, grad: torch.Tensor, dropped: torch.Tensor) -> None:
-        if self._skipped_rows:
-            return
-        rows = grad.unsqueeze(-1)  # a bias has no second dimension, and no dimension at all would mean all of them
-        squares = torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.dim())), dtype=torch.float32).square()
-        self._squares.append(torch.stack([squares.masked_fill(dropped, 0).sum(), squares.sum()]))
+
+def check_fsdp_version(version: str | int) -> None:
+    """
+    Check that FSDP leaves rows whole.
+
+    Args:
+        version (`str` or `int`):
+            1 or 2.
+
+    Raises:
+        `ValueError`: If it is 1.
+    """
+    if str(version) == "1":
+        raise ValueError(
+            "FSDP1 flattens parameters, so rows cannot be masked. Use FSDP2 (`fsdp_version: 2` in the accelerate "
+            "config, see accelerate_configs/fsdp2.yaml) or DeepSpeed ZeRO-3 (accelerate_configs/zero3.yaml)."
+        )
 
 
 def row_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -7,8 +7,7 @@ from decimal import Decimal
 
 import torch
 
-
-STRATEGIES = ("massive", "min", "random", "dense")
+from .strategies import STRATEGIES
 
 
 def num_selected(sparsity_ratio: float, head_dim: int) -> int:
@@ -100,21 +99,18 @@ def select_rows(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"Unknown `strategy` {strategy!r}. Write one of {', '.join(map(repr, STRATEGIES))}.")
-    num_heads, head_dim = magnitude.shape
-    if strategy == "dense":
+    rule, (num_heads, head_dim) = STRATEGIES[strategy], magnitude.shape
+    if not rule.masks:
         return torch.ones(num_heads * head_dim, dtype=torch.bool)
     k = num_selected(sparsity_ratio, head_dim)
-    if strategy == "random":
-        score = torch.rand(num_heads, head_dim, generator=generator)
-    else:
-        score = magnitude.float().cpu()
-        if not score.isfinite().all():
-            raise ValueError(
-                f"{int((~score.isfinite()).sum())} of {score.numel()} magnitudes are NaN or infinite: the model's "
-                "activations overflowed. Train in bfloat16 rather than float16, or lower the learning rate."
-            )
+    magnitude = magnitude.float().cpu()
+    if rule.measures and not magnitude.isfinite().all():
+        raise ValueError(
+            f"{int((~magnitude.isfinite()).sum())} of {magnitude.numel()} magnitudes are NaN or infinite: the model's "
+            "activations overflowed. Train in bfloat16 rather than float16, or lower the learning rate."
+        )
     # A stable sort, because topk breaks ties differently from one device to another.
-    order = score.sort(dim=1, descending=strategy != "min", stable=True).indices
+    order = rule.score(magnitude, generator).sort(dim=1, descending=True, stable=True).indices
     mask = torch.zeros(num_heads, head_dim, dtype=torch.bool)
     mask.scatter_(1, order[:, :k], True)
     return mask.flatten()

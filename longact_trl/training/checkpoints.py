@@ -1,26 +1,17 @@
-"""Which checkpoint a run continues from, and what TRL does not write into it."""
+"""Which checkpoint a run continues from, and what is said of one that it cannot."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
+from ..method.strategies import STRATEGIES
+from .mask_file import saved_settings
 
-if TYPE_CHECKING:
-    from .trainer import LongActTrainer
-
-STATE_DIR = "longact"
-"""Folder of our own inside a checkpoint. A folder, because vLLM loads every `*.safetensors` beside the weights."""
-
-STATE_FILE = "masks.json"
 
 logger = logging.get_logger(__name__)
 
@@ -171,13 +162,13 @@ def check_strategy(checkpoint: str | Path, strategy: str) -> None:
             f"{checkpoint} holds a model only (`save_only_model`), so its run cannot be continued. Start a new one "
             "from its weights: pass the folder as the model, with another `output_dir`."
         )
-    file = Path(checkpoint, STATE_DIR, STATE_FILE)
-    saved = json.loads(file.read_text())["strategy"] if file.is_file() else "dense"
-    if (saved == "dense") != (strategy == "dense"):
+    saved = (saved_settings(checkpoint) or {"strategy": "dense"})["strategy"]
+    if STRATEGIES[saved].masks != STRATEGIES[strategy].masks:
+        written_by = f"a run with strategy={saved!r}" if STRATEGIES[saved].masks else "a dense run"
         raise ValueError(
-            f"{checkpoint} was written by {'a dense run' if saved == 'dense' else f'a run with strategy={saved!r}'}, "
-            f"whose optimizer state does not fit `strategy={strategy!r}`. Start a new run from its weights: pass the "
-            "folder as the model, with another `output_dir` and without `resume_from_checkpoint`."
+            f"{checkpoint} was written by {written_by}, whose optimizer state does not fit `strategy={strategy!r}`. "
+            "Start a new run from its weights: pass the folder as the model, with another `output_dir` and without "
+            "`resume_from_checkpoint`."
         )
 
 
@@ -195,56 +186,3 @@ def skip_epochs(sampler: Iterable[int], checkpoint: str | Path) -> None:
     for _ in range(int(TrainerState.load_from_json(Path(checkpoint, TRAINER_STATE_NAME)).epoch)):
         for _ in sampler:
             pass
-
-
-def save_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:
-    """
-    Write the completions that this rank has generated and not yet trained on. TRL forgets them, so a run resumed
-    between two optimizer steps of one generation would take other samples than the run it continues.
-
-    Args:
-        trainer (`LongActTrainer`):
-            The trainer.
-        checkpoint (`str` or `Path`):
-            Checkpoint folder.
-    """
-    batches = trainer._buffered_inputs if trainer._step % trainer._generate_every else []
-    tensors = {f"{i}/{key}": t.contiguous().clone() for i, batch in enumerate(batches) for key, t in batch.items()}
-    file = _rollouts_file(trainer, checkpoint)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file, metadata={"step": str(trainer._step)})
-
-
-def load_rollouts(trainer: "LongActTrainer", checkpoint: str | Path) -> None:
-    """
-    Restore what `save_rollouts` wrote, on the same number of ranks.
-
-    Args:
-        trainer (`LongActTrainer`):
-            The trainer.
-        checkpoint (`str` or `Path`):
-            Checkpoint folder.
-
-    Raises:
-        `ValueError`: If this run cuts a generation into another number of steps.
-    """
-    file = _rollouts_file(trainer, checkpoint)
-    if not file.is_file():
-        return
-    with safe_open(file, "pt") as saved:
-        trainer._step = int(saved.metadata()["step"])
-        batches: dict[int, dict] = defaultdict(dict)
-        for name in saved.keys():
-            index, key = name.split("/", 1)
-            batches[int(index)][key] = saved.get_tensor(name).to(trainer.accelerator.device)
-    if len(batches) not in (0, trainer.args.steps_per_generation):
-        raise ValueError(
-            f"{checkpoint} was written in the middle of a generation with `steps_per_generation={len(batches)}`. "
-            f"Resume with the same value, not {trainer.args.steps_per_generation}."
-        )
-    trainer._buffered_inputs = [batches[i] for i in range(len(batches))] or None
-
-
-def _rollouts_file(trainer: "LongActTrainer", checkpoint: str | Path) -> Path:
-    rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
-    return Path(checkpoint, STATE_DIR, f"rollouts-{rank}-of-{world}.safetensors")

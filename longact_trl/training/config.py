@@ -8,11 +8,13 @@ from trl import GRPOConfig
 
 from ..data.length import POLICIES
 from ..method.frozen_rows import ROWWISE_OPTIMIZERS
-from ..method.masks import STRATEGIES, check_sparsity_ratio
+from ..method.gradients import check_fsdp_version
+from ..method.masks import check_sparsity_ratio
 from ..method.row_sparse import ROW_SPARSE_CHOICES
+from ..method.strategies import STRATEGIES
 from ..packing.obstacles import MODES
 from ..settings.value_types import fits
-from .policy_losses import check_policy_loss
+from .policy_loss_settings import check_policy_loss
 
 
 UPDATE_RULES = ("masked_gradient", "frozen_rows")
@@ -205,7 +207,8 @@ class LongActConfig(GRPOConfig):
         _check_choice("row_sparse_gradients", self.row_sparse_gradients, ROW_SPARSE_CHOICES)
         _check_choice("prompt_length_policy", self.prompt_length_policy, POLICIES)
         _check_choice("shared_prefix", self.shared_prefix, MODES)
-        if self.strategy != "dense":
+        masks = STRATEGIES[self.strategy].masks
+        if masks:
             check_sparsity_ratio(self.sparsity_ratio)
         if self.heatmap_steps < 0:
             raise ValueError(f"`heatmap_steps` must be 0 (never) or a number of steps, got {self.heatmap_steps}.")
@@ -216,7 +219,7 @@ class LongActConfig(GRPOConfig):
             )
         super().__post_init__()
         check_policy_loss(self)
-        if self.strategy != "dense" and self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
+        if masks and self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
             raise ValueError(
                 f"`update_rule='frozen_rows'` needs an optimizer whose step is zero where gradient and momentum are, "
                 f"got `optim={self.optim.value!r}`. Write one of {', '.join(ROWWISE_OPTIMIZERS)}, or "
@@ -230,24 +233,6 @@ class LongActConfig(GRPOConfig):
     def __getstate__(self) -> dict:
         """Without the token: `Trainer` pickles its arguments into training_args.bin, which it pushes to the Hub."""
         return {**self.__dict__, "hub_token": None}
-
-
-def check_fsdp_version(version: str | int) -> None:
-    """
-    Check that FSDP leaves rows whole.
-
-    Args:
-        version (`str` or `int`):
-            1 or 2.
-
-    Raises:
-        `ValueError`: If it is 1.
-    """
-    if str(version) == "1":
-        raise ValueError(
-            "FSDP1 flattens parameters, so rows cannot be masked. Use FSDP2 (`fsdp_version: 2` in the accelerate "
-            "config, see accelerate_configs/fsdp2.yaml) or DeepSpeed ZeRO-3 (accelerate_configs/zero3.yaml)."
-        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """When masks are refreshed, logged, saved and restored."""
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -8,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
@@ -17,8 +15,9 @@ from ..method.gradients import GradientMasker
 from ..method.magnitude import MagnitudeObserver, sum_over_ranks
 from ..method.masks import num_selected, select_rows
 from ..method.projections import find_projections
-from .checkpoints import STATE_DIR, STATE_FILE
+from ..method.strategies import STRATEGIES
 from .config import LongActConfig
+from .mask_file import SavedMasks, has_masks, load_masks
 
 
 class MaskRefreshCallback(TrainerCallback):
@@ -50,11 +49,12 @@ class MaskRefreshCallback(TrainerCallback):
         self.args = args
         self.model = model
         self.projections = find_projections(model)
-        if args.strategy != "dense":
+        self.strategy = STRATEGIES[args.strategy]
+        if self.strategy.masks:
             for projection in self.projections:
                 num_selected(args.sparsity_ratio, projection.head_dim)
         self.observer = MagnitudeObserver(self.projections)
-        masked = self.projections if args.strategy != "dense" else []
+        masked = self.projections if self.strategy.masks else []
         self.masker = GradientMasker(masked, args.row_sparse_gradients)
         self.metrics = defaultdict(list) if metrics is None else metrics
         self.generator = torch.Generator().manual_seed(args.seed)
@@ -70,7 +70,7 @@ class MaskRefreshCallback(TrainerCallback):
 
     def on_train_begin(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
         self.observer.reset()  # of a step that an error has cut short
-        if self.args.strategy != "dense":
+        if self.strategy.masks:
             self._optimizer = kwargs["optimizer"]
             self.masker.pop_squared_norms()
             self.masker.attach()
@@ -82,12 +82,13 @@ class MaskRefreshCallback(TrainerCallback):
 
     def on_inputs_prepared(self) -> None:
         """For the trainer to call when the inputs of a micro-batch are ready and its forward pass has not begun."""
-        if self._step_begins and (self.observer.num_sequences or self.args.strategy == "random"):
+        needs_no_evidence = self.strategy.masks and not self.strategy.measures
+        if self._step_begins and (self.observer.num_sequences or needs_no_evidence):
             self.refresh()
         self._step_begins = False
 
     def on_step_end(self, args: LongActConfig, state: TrainerState, control: TrainerControl, **kwargs):
-        if self.args.strategy != "dense":
+        if self.strategy.masks:
             selected, total = sum_over_ranks(self.masker.pop_squared_norms()).sqrt().tolist()
             if not math.isnan(total):  # it is where rows were never computed
                 self._log("grad_norm_selected_share", selected / total if total else float("nan"))
@@ -119,20 +120,17 @@ class MaskRefreshCallback(TrainerCallback):
                 Whether the next optimizer step begins with a generation.
         """
         scoring_follows = next_step_generates and self.args.saliency_source == "current_batch"
-        return nullcontext() if scoring_follows or not self._measures() else self.observer.observe(self.model)
-
-    def _measures(self) -> bool:
-        return self.args.strategy in ("massive", "min")
+        return nullcontext() if scoring_follows or not self.strategy.measures else self.observer.observe(self.model)
 
     def _wants_scoring(self) -> bool:
-        return self._step_begins and self._measures() and self.args.saliency_source == "current_batch"
+        return self._step_begins and self.strategy.measures and self.args.saliency_source == "current_batch"
 
     # What
 
     def refresh(self) -> None:
         """Select rows from what was observed since the last refresh (Eq. 8–9). Call it on every rank."""
         start = time.perf_counter()
-        if self._measures():
+        if self.strategy.measures:
             self.magnitudes = self.observer.compute()
             self.observer.reset()
         masks = {p.name: self._select(p) for p in self.projections}
@@ -188,14 +186,10 @@ class MaskRefreshCallback(TrainerCallback):
             checkpoint (`str` or `Path`):
                 Checkpoint folder.
         """
-        folder = Path(checkpoint, STATE_DIR)
-        folder.mkdir(parents=True, exist_ok=True)
-        groups = {"mask": self.masks, "ever_selected": self.ever_selected, "magnitude": self.magnitudes}
-        tensors = {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
-        save_file({**tensors, "generator": self.generator.get_state()}, folder / "masks.safetensors")
         fields = ("strategy", "sparsity_ratio", "update_rule", "saliency_source")
-        state = {"num_refreshes": self.num_refreshes, **{f: getattr(self.args, f) for f in fields}}
-        (folder / STATE_FILE).write_text(json.dumps(state, indent=2))
+        settings = {"num_refreshes": self.num_refreshes, **{f: getattr(self.args, f) for f in fields}}
+        generator = self.generator.get_state()
+        SavedMasks(settings, self.masks, self.ever_selected, self.magnitudes, generator).save(checkpoint)
 
     def load(self, checkpoint: str | Path) -> None:
         """
@@ -208,25 +202,20 @@ class MaskRefreshCallback(TrainerCallback):
         Raises:
             `ValueError`: If the checkpoint belongs to a model with other projections.
         """
-        folder = Path(checkpoint, STATE_DIR)
-        if not (folder / STATE_FILE).is_file():  # a plain GRPOTrainer's, continued with `strategy="dense"`
+        if not has_masks(checkpoint):  # a plain GRPOTrainer's, continued with `strategy="dense"`
             return
-        tensors = load_file(folder / "masks.safetensors")
-        self.generator.set_state(tensors.pop("generator"))
-        groups: dict[str, dict[str, torch.Tensor]] = {"mask": {}, "ever_selected": {}, "magnitude": {}}
-        for key, tensor in tensors.items():
-            group, name = key.split("/", 1)
-            groups[group][name] = tensor
+        saved = load_masks(checkpoint)
         rows = {p.name: p.num_heads * p.head_dim for p in self.projections}
-        saved_rows = {name: len(mask) for name, mask in groups["mask"].items()}
+        saved_rows = {name: len(mask) for name, mask in saved.masks.items()}
         if saved_rows and saved_rows != rows:
             raise ValueError(
-                f"{folder} holds masks of {len(saved_rows)} projections with {sum(saved_rows.values())} rows, this "
-                f"model has {len(rows)} with {sum(rows.values())}: it is the checkpoint of another model. Choose "
+                f"{checkpoint} holds masks of {len(saved_rows)} projections with {sum(saved_rows.values())} rows, "
+                f"this model has {len(rows)} with {sum(rows.values())}: it is the checkpoint of another model. Choose "
                 "another `output_dir` or `resume_from_checkpoint`."
             )
-        self.masks, self.ever_selected, self.magnitudes = groups.values()
-        self.num_refreshes = json.loads((folder / STATE_FILE).read_text())["num_refreshes"]
+        self.generator.set_state(saved.generator)
+        self.masks, self.ever_selected, self.magnitudes = saved.masks, saved.ever_selected, saved.magnitudes
+        self.num_refreshes = saved.settings["num_refreshes"]
 
 
 def churn_of(old: torch.Tensor, new: torch.Tensor) -> float:

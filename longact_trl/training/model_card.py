@@ -145,7 +145,7 @@ def _about_training(mask_refresh: MaskRefreshCallback, log_history: list[dict], 
     churns = [entry["longact/mask_churn"] for entry in log_history if "longact/mask_churn" in entry]
     churn = f"{sum(churns) / len(churns):.3f} of the mask changed at a refresh, on average" if churns else "none"
     data = ", ".join(name if is_hub_id(name) else Path(name).name for name in datasets) or "not named"
-    how = DENSE if args.strategy == "dense" else MASKED
+    how = MASKED if mask_refresh.strategy.masks else DENSE
     return f"""## LongAct
 
 {how}

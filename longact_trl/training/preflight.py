@@ -20,6 +20,7 @@ from ..data.length import apply_length_policy
 from ..method.gradients import GradientMasker
 from ..method.masks import num_selected
 from ..method.projections import find_projections
+from ..method.strategies import STRATEGIES
 from ..models.reading import skeleton_of, window_of
 from .config import LongActConfig
 
@@ -107,7 +108,7 @@ def check_model_config(
         return
     skeleton = skeleton_of(config)
     projections = find_projections(skeleton)
-    if args.strategy == "dense":
+    if not STRATEGIES[args.strategy].masks:
         return
     for projection in projections:
         num_selected(args.sparsity_ratio, projection.head_dim)

@@ -21,8 +21,8 @@ from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 from trl import GRPOTrainer
 
-from .checkpoints import STATE_DIR
 from .completion_groups import answer_rewards, draw_prompts, reward_statistics, varying_groups
+from .mask_file import STATE_DIR
 from .watchdog import exits_when_it_hangs
 
 

@@ -1,5 +1,5 @@
-"""LongAct as a subclass of TRL's GRPOTrainer: only what changes. Pushing, shared prefixes and dynamic sampling are
-between, each in a file of its own."""
+"""LongAct as a subclass of TRL's GRPOTrainer: only what changes. Pushing, resuming, shared prefixes and dynamic
+sampling are between, each in a file of its own."""
 
 import math
 from contextlib import nullcontext
@@ -15,15 +15,7 @@ from ..method.gradients import row_parameters
 from ..models.reading import load_config, load_processing_class
 from ..models.vllm_cpu import keep_weights_loadable
 from ..packing.obstacles import shares_prefixes
-from .checkpoints import (
-    check_strategy,
-    how_to_continue,
-    load_rollouts,
-    naming_unreadable,
-    resolve_resume,
-    save_rollouts,
-    skip_epochs,
-)
+from .checkpoints import naming_unreadable
 from .config import LongActConfig
 from .hub import HubMixin
 from .mask_refresh import MaskRefreshCallback
@@ -37,11 +29,12 @@ from .preflight import (
     prompt_window,
     source_of,
 )
+from .resuming import ResumingTrainer
 from .sampling import DynamicSamplingTrainer
 from .shared_prefix import SharedPrefixTrainer
 
 
-class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
+class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamplingTrainer):
     """
     [`~trl.GRPOTrainer`] whose W_Q and W_K learn only in the rows behind each head's highest-magnitude channels,
     selected anew at every optimizer step. Everything else is GRPOTrainer's, and so is the trained model.
@@ -119,8 +112,7 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
         self.add_callback(self.mask_refresh)
         self.epsilon_low, self.epsilon_high = clip_bounds(args)
         self._loss_inputs: dict[str, torch.Tensor] = {}
-        self._train_sampler = None  # an iterable dataset has none
-        if args.strategy != "dense":
+        if self.mask_refresh.strategy.masks:
             self._check_own_optimizer()
 
     def _check_own_optimizer(self) -> None:
@@ -201,10 +193,6 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
         step_ends = (self._step // accumulated + 1) * accumulated  # in micro-batches, as TRL counts them
         return self.mask_refresh.observe_training(next_step_generates=step_ends % self._generate_every == 0)
 
-    @property
-    def _generate_every(self) -> int:
-        return self.args.steps_per_generation * self.num_iterations
-
     # What the optimizer may not do
 
     def _get_grad_norm(self, model, grad_norm=None):
@@ -219,75 +207,29 @@ class LongActTrainer(HubMixin, SharedPrefixTrainer, DynamicSamplingTrainer):
     def get_decay_parameter_names(self, model) -> list[str]:
         """Without the masked projections: weight decay would move rows that receive no gradient."""
         names = super().get_decay_parameter_names(model)
-        if self.args.strategy == "dense":
+        if not self.mask_refresh.strategy.masks:
             return names
         masked = self._masked_parameters()
         return [name for name in names if model.get_parameter(name) not in masked]
 
     # Train, save, resume
 
-    def train(self, resume_from_checkpoint=None, **kwargs):
-        """
-        Train.
-
-        Args:
-            resume_from_checkpoint (`str` or `bool`, *optional*):
-                `"auto"` continues from the newest complete checkpoint in `output_dir`, or starts where there is none;
-                a folder or `True` as in [`~transformers.Trainer`].
-
-        Returns:
-            `TrainOutput`: As [`~transformers.Trainer.train`].
-
-        Raises:
-            `ValueError`: If `output_dir` holds another run's checkpoints and none is resumed from, or if the
-                checkpoint does not fit this run.
-            `Exception`: Whatever stops a run carries a note that says from where it can be continued.
-        """
-        if resume_from_checkpoint or self.state.global_step == 0:
-            resume_from_checkpoint = resolve_resume(resume_from_checkpoint, self.args.output_dir)
-            if resume_from_checkpoint is not None:
-                check_strategy(resume_from_checkpoint, self.args.strategy)
+    def train(self, *args, **kwargs):
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        except Exception as error:
-            error.add_note(how_to_continue(self.args.output_dir, self.state.global_step))
-            raise
+            return super().train(*args, **kwargs)
         finally:
             self.mask_refresh.detach()
 
     def _save_rng_state(self, output_dir):
-        super()._save_rng_state(output_dir)
         if self.accelerator.is_main_process:
             self.mask_refresh.save(output_dir)
-        save_rollouts(self, output_dir)
-        # What Trainer writes after this, on the main process, is trainer_state.json. It completes the checkpoint.
-        self.accelerator.wait_for_everyone()
-
-    def _load_rng_state(self, checkpoint):
-        with naming_unreadable(checkpoint):
-            super()._load_rng_state(checkpoint)
-
-    def _get_train_sampler(self, dataset=None):
-        self._train_sampler = super()._get_train_sampler(dataset)
-        return self._train_sampler
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        dtypes = {name: param.dtype for name, param in self.model.named_parameters()}
-        with naming_unreadable(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        for name, param in self.model.named_parameters():
-            if param.dtype != dtypes[name]:  # PEFT loads in float32 what TRL trains in bfloat16 (QLoRA)
-                param.data = param.data.to(dtypes[name])
+        super()._save_rng_state(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        with naming_unreadable(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-            if checkpoint is not None:
-                self.mask_refresh.load(checkpoint)
-                load_rollouts(self, checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            if self._train_sampler is not None:
-                skip_epochs(self._train_sampler, checkpoint)
+            with naming_unreadable(checkpoint):
+                self.mask_refresh.load(checkpoint)
 
 
 def _adapter_is_off(projections) -> bool:

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from ...method.masks import select_rows
 from ...method.projections import Projection, find_projections
 from ...models.reading import load_skeleton
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import layer_of
-from ...training.checkpoints import STATE_DIR, STATE_FILE, newest_complete_checkpoint
-
-
-MASKS = "masks.safetensors"
+from ...training.checkpoints import newest_complete_checkpoint
+from ...training.mask_file import has_masks, load_masks
 
 
 @dataclass
@@ -125,15 +122,14 @@ def find_masks(trained: str | Path) -> TrainingMasks | None:
         `TrainingMasks` or `None`: `None` where there are none, as in a published model without its checkpoints.
     """
     for folder in (Path(trained), newest_complete_checkpoint(trained)):
-        if folder and (folder / STATE_DIR / MASKS).is_file():
+        if folder and has_masks(folder):
             break
     else:
         return None
-    tensors = load_file(folder / STATE_DIR / MASKS)
-    ever = {name.partition("/")[2]: mask for name, mask in tensors.items() if name.startswith("ever_selected/")}
+    saved = load_masks(folder)
     state = folder / "trainer_state.json"
     step = json.loads(state.read_text())["global_step"] if state.is_file() else None
-    return TrainingMasks(folder, step, json.loads((folder / STATE_DIR / STATE_FILE).read_text()), ever)
+    return TrainingMasks(folder, step, saved.settings, saved.ever_selected)
 
 
 def outside_masks(drift: Mapping[str, Drift], masks: TrainingMasks) -> dict[str, torch.Tensor]:
