@@ -1,0 +1,97 @@
+"""The items of an answer that is a list, as people write lists: on lines, numbered, with bullets, joined by "and"."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+
+from .numbers import read_number
+from .text import as_typed, unwrap, without_groups, words
+
+
+# A word of one letter only between two items: after a comma it may be an item.
+_AND = r"\b(?:and|und|et|en|og|och)\b|(?<=[^\s,;、])\s(?:&|y|e|и)\s|以及|和|与|與|及|跟|と|및|그리고"
+# A gold may hold any of the separators, so each is tried; every try must give the whole list.
+_SEPARATORS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for marks in (r"\n", r"[;\n]", r"[,、\n]", r"[,、;\n]")
+    for pattern in (marks, rf"{marks}[ \n]?(?:{_AND})|{marks}", rf"{marks}|{_AND}")
+)
+_BULLETS = re.compile("[•‣◦▪●○■□◆◇►▶➢➤✓✔]")
+_LINE_MARKER = re.compile(r"(?:[-–—*+·]|\(?\d{1,3}[.)]) ")
+_CIRCLED = re.compile("[①-⑳❶-❿➀-➓⓵-⓾]")
+_LABEL = re.compile(
+    r"(?<![A-Za-z0-9.,])\(?(\d{1,3}|[a-z]|[ivx]{2,5})(?:[)、:]|\.(?!\d))|(?<!\w)\(?([一二三四五六七八九十]{1,3})[)、.:]",
+    re.IGNORECASE,
+)
+_TRAILING_AND = re.compile(rf"(?:{_AND})$", re.IGNORECASE)
+_ROMAN = "i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx".split()
+_CHINESE = [ten + one for ten in ("", "十", "二十") for one in ("", *"一二三四五六七八九")][1:]
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+def is_same_list(text: str, golds: list[str]) -> bool:
+    """
+    Whether a text lists every gold once, in any order, and nothing else.
+
+    Args:
+        text (`str`):
+            What the model wrote.
+        golds (`list[str]`):
+            Items, none with a newline.
+
+    Returns:
+        `bool`
+    """
+    wanted, wanted_signs = Counter(map(_key, golds)), Counter(map(_signed_key, golds))
+    return any(
+        len(items) == len(golds)
+        and Counter(map(_key, items)) == wanted
+        and Counter(map(_signed_key, items)) == wanted_signs
+        for form in dict.fromkeys((text, unwrap(text)))
+        for items in _readings(form)
+    )
+
+
+def is_negative(text: str) -> bool:
+    """Whether a text is a negative number: (5) and 5- may be, and they have the words of 5."""
+    number = read_number(text)
+    return number is not None and number.value < 0
+
+
+def _key(item: str) -> tuple[str, ...]:
+    return tuple(words(item))
+
+
+def _signed_key(item: str) -> tuple[tuple[str, ...], bool]:
+    return _key(item), is_negative(item)
+
+
+def _readings(text: str) -> Iterator[list[str]]:
+    # NFKC would glue ① to its item.
+    text = _CIRCLED.sub(lambda mark: f"\n{int(unicodedata.numeric(mark[0]))}) ", text)
+    lines = (" ".join(line.split()) for line in as_typed(text).split("\n"))
+    text = "\n".join(line for line in lines if line)
+    for plain in dict.fromkeys((text, _BULLETS.sub("\n", text), without_groups(text))):
+        for separator in _SEPARATORS:
+            yield [item for item in separator.split(plain) if item.strip()]
+        lines = plain.split("\n")
+        if all(map(_LINE_MARKER.match, lines)):
+            yield [_LINE_MARKER.sub("", line, count=1) for line in lines]
+        yield from _numbered(plain)
+
+
+def _numbered(text: str) -> Iterator[list[str]]:
+    """Items behind 1, 2, 3 …, a, b, c …, i, ii, iii … or 一、二、三, wherever these stand."""
+    marks = [(mark, (mark[1] or mark[2]).lower()) for mark in _LABEL.finditer(text)]
+    for labels in (map(str, range(1, len(marks) + 1)), _CHINESE, _ALPHABET, _ROMAN):
+        labels, starts = iter(labels), []
+        expected = next(labels, None)
+        for mark, label in marks:
+            if label == expected:
+                starts.append(mark)
+                expected = next(labels, None)
+        if len(starts) > 1 and not text[: starts[0].start()].strip():
+            ends = [mark.start() for mark in starts[1:]] + [len(text)]
+            items = (text[mark.end() : end].rstrip(" \n,;、。") for mark, end in zip(starts, ends, strict=True))
+            yield [_TRAILING_AND.sub("", item) for item in items]

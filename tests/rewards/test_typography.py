@@ -1,0 +1,81 @@
+"""Marks around and inside an answer that change nothing of it."""
+
+import pytest
+
+from longact_trl.rewards.answers import answer_matches
+
+
+WRAPPINGS = [
+    '"{}"',
+    "'{}'",
+    "“{}”",
+    "‘{}’",
+    "„{}“",
+    "«{}»",
+    "‹{}›",
+    "「{}」",
+    "『{}』",
+    "❝{}❞",
+    "`{}`",
+    "```\n{}\n```",
+]
+WRAPPINGS += [
+    "```text\n{}\n```",
+    "$${}$$",
+    "\\({}\\)",
+    "\\[{}\\]",
+    "\\boxed{{{}}}",
+    "$\\boxed{{\\text{{{}}}}}$",
+    "**{}**",
+]
+WRAPPINGS += ["__{}__", "*{}*", '"{}".', "“{}.”", "\\boxed{{{}}}."]
+ANSWERS = {"number": "42", "choice": "B", "string": "Paris", "yes_no": "yes", "list": "Paris"}
+APOSTROPHES = "'’‘ʼʻ´`′ʹ‛＇ˈ՚ꞌ׳‵ʽ"
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_marks_around_an_answer(wrapping):
+    for kind, gold in ANSWERS.items():
+        assert answer_matches(wrapping.format(gold), [gold], kind), kind
+        if kind != "list":  # whose golds stand on one line
+            assert answer_matches(gold, [wrapping.format(gold)], kind), kind
+        for other in ("43", "C", "Rome", "no", f"not {gold}", f"{gold} or 7", ""):
+            assert not answer_matches(wrapping.format(other), [gold], kind), (kind, other)
+
+
+@pytest.mark.parametrize("kind, gold", ANSWERS.items())
+def test_two_marked_answers_are_not_one(kind, gold):
+    for text in (
+        '"{0}" or "{1}"',
+        "`{0}` `{1}`",
+        "\\boxed{{{0}}}\\boxed{{{1}}}",
+        "${0}$ ${1}$",
+        "```\n{0}\n``` ```\n{1}\n```",
+    ):
+        for one, other in ((gold, "7"), ("7", gold), (gold, gold)):
+            assert not answer_matches(text.format(one, other), [gold], kind)
+
+
+@pytest.mark.parametrize("char", APOSTROPHES)
+def test_every_apostrophe_is_one(char):
+    for other in APOSTROPHES:
+        assert answer_matches(f"O{char}Brien", [f"O{other}Brien"])
+    assert answer_matches(f"Hawai{char}i; rock {char}n{char} roll", ["Hawai'i", "rock 'n' roll"], "list")
+    assert not answer_matches(f"O{char}Brian", ["O'Brien"])
+    assert answer_matches(f"1{char}234{char}567", ["1234567"], "number")
+    assert not answer_matches(f"1{char}2", ["12"], "number")
+
+
+@pytest.mark.parametrize(
+    "text, gold", [("5‰", "5"), ("-.5", ".5"), ("-$5", "$5"), ("(5)", "5"), ("5-", "5"), ("- 5", "5")]
+)
+def test_a_text_is_compared_with_its_sign(text, gold):
+    for answer, wanted in ((text, gold), (gold, text)):
+        assert not answer_matches(answer, [wanted]) and answer_matches(answer, [answer])
+
+
+@pytest.mark.parametrize(
+    "text, gold, right", [("True", "yes", 1), ("false.", "no", 1), ("true or false", "yes", 0), ("False", "yes", 0)]
+)
+def test_true_and_false(text, gold, right):
+    assert answer_matches(text, [gold], "yes_no") == right
