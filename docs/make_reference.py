@@ -1,5 +1,5 @@
 """
-Write the pages that are made from the code, so that they cannot drift from it: `tests/test_docs.py` compares.
+Write the pages that are made from the code, so that they cannot drift from it: `tests/project/test_docs.py` compares.
 
     python docs/make_reference.py
 """

@@ -43,7 +43,7 @@ def test_three_steps_checkpoint_resume_and_a_plain_model(tmp_path):
     assert len(steps) == 3
     for entry in steps:
         assert entry["longact/density_q"] == entry["longact/density_k"] == 9 / 32  # floor(0.3 · 32) of 32
-        # vLLM serves in bfloat16 what is trained in float32: 0.006 seen. tests/test_smollm2.py has both in float32.
+        # vLLM serves in bfloat16 what is trained in float32: 0.006 seen. test_smollm2.py has both in float32.
         assert entry["sampling/sampling_logp_difference/mean"] < 0.02
 
     printed = train(tmp_path, "--max_steps", "4", "--resume_from_checkpoint", "auto")

@@ -2,7 +2,6 @@
 
 import pytest
 import yaml
-from grpo_longact import RecipeArguments
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trl import ModelConfig
@@ -13,6 +12,7 @@ from longact_trl import LongActConfig
 from longact_trl.data.mixture import LOADERS, load_mixture
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.settings.recipe_yaml import parse_recipe, read_config
+from longact_trl.training.recipe_parts import RecipeArguments
 
 
 FUZZ = settings(

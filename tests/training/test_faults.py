@@ -17,6 +17,7 @@ from longact_trl import LongActTrainer
 from longact_trl.training.checkpoints import newest_complete_checkpoint
 
 
+WORKER = TESTS / "training" / "kill_worker.py"
 EACH_STEP = {"save_strategy": "steps", "save_steps": 1}
 
 
@@ -26,14 +27,14 @@ def notes_of(error: BaseException) -> str:
 
 def test_thirty_kills_change_nothing(tmp_path):
     """Killed while it saves, trains and generates, it ends at the bits of a run that was left alone."""
-    command = [sys.executable, "kill_worker.py", str(tmp_path / "killed")]
-    done = subprocess.run([*command, "30"], cwd=TESTS, capture_output=True, text=True, timeout=1200)
+    command = [sys.executable, str(WORKER), str(tmp_path / "killed")]
+    done = subprocess.run([*command, "30"], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     hits = dict(part.split("=") for part in done.stdout.rpartition("HITS ")[2].split())
     assert all(int(hits[phase]) >= 5 for phase in ("save", "step", "generation")), hits
     assert "was not written to its end" in done.stderr  # a kill left half a checkpoint behind
 
-    left_alone = subprocess.run([*command[:-1], str(tmp_path / "whole"), "0"], cwd=TESTS, capture_output=True)
+    left_alone = subprocess.run([*command[:-1], str(tmp_path / "whole"), "0"], capture_output=True)
     assert left_alone.returncode == 0
     killed, whole = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("killed", "whole"))
     assert all(torch.equal(weight, whole[name]) for name, weight in killed.items())

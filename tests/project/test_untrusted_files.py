@@ -5,10 +5,12 @@ import io
 import json
 import pickle
 import shutil
-import sys
 from pathlib import Path
 
+import evaluate as evaluate_recipe
+import grpo_longact
 import pytest
+import sft_cold_start
 import torch
 from rich.console import Console
 from safetensors import SafetensorError
@@ -20,12 +22,6 @@ from helpers.paths import RECIPES, ROOT
 from helpers.trainers import make_trainer
 from longact_trl.check.command import check_run as check
 from longact_trl.cli import app
-
-
-sys.path.insert(0, str(RECIPES))
-import evaluate as evaluate_recipe  # noqa: E402  (scripts, not a package)
-import grpo_longact  # noqa: E402
-import sft_cold_start  # noqa: E402
 
 
 PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
