@@ -2,8 +2,8 @@
 
 from datasets import Dataset
 
-from ..rewards.tagged import ANSWER, END_ANSWER, END_THINK, THINK
-from .prompts import ask_for_tags
+from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
+from .answer_format import ask_for_tags
 from .rows import SFT_FEATURES, InvalidRow, sft_row, stream_rows
 
 

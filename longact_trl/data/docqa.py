@@ -5,7 +5,7 @@ import re
 from datasets import Dataset
 
 from ..rewards.answers import answer_matches
-from .prompts import ask_for_tags
+from .answer_format import ask_for_tags
 from .rows import RL_FEATURES, InvalidRow, convert_rows, rl_row
 from .source import read_source
 

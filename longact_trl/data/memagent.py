@@ -2,8 +2,8 @@
 
 from datasets import Dataset
 
+from .answer_format import ask_for_tags
 from .docqa import answer_kind
-from .prompts import ask_for_tags
 from .rows import RL_FEATURES, InvalidRow, convert_rows, rl_row
 from .source import read_source
 

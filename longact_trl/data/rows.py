@@ -16,7 +16,8 @@ from ..rewards import answers, lists, numbers, text
 from ..rewards import tagged as rewards
 from ..rewards.answers import short_repr
 from ..rewards.tagged import answer_reward, format_reward
-from . import prompts
+from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
+from . import answer_format
 from .source import MAX_PARTICULARS, named_errors, read_source
 
 
@@ -226,7 +227,7 @@ def check_golds(golds: list[str], kind: str | None) -> None:
     if not golds or not all(gold and gold.strip() for gold in golds):
         raise InvalidRow("no gold answer")
     for gold in ["\n".join(golds)] if kind == "list" else golds:
-        completion = [f"<think></think><answer>{gold}</answer>"]
+        completion = [f"{THINK}{END_THINK}{ANSWER}{gold}{END_ANSWER}"]
         try:
             reward = answer_reward(completion, answer=[golds], answer_kind=[kind])
         except ValueError as error:
@@ -246,5 +247,5 @@ def sft_row(prompt: list[dict], completion: str, task: str) -> dict:
 def code_hash(function: Callable) -> str:
     """Hash of the code that decides what a row becomes: datasets' own hash of an imported function is its name."""
     modules = [sys.modules[name] for name in (function.__module__, __name__)]
-    modules += [prompts, answers, lists, numbers, text, rewards]
+    modules += [answer_format, answers, lists, numbers, text, rewards]
     return Hasher.hash([inspect.getsource(module) for module in modules])

@@ -16,8 +16,8 @@ from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
 from . import synthetic_tasks
+from .answer_format import ask_for_tags
 from .length import prompt_length
-from .prompts import ask_for_tags
 from .rows import RL_FEATURES, ROWS_IN_MEMORY, code_hash, rl_row
 from .synthetic_tasks import SPLITS, TASKS, Puzzle
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 
 from datasets import Dataset
 
+from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
+
 
 TASKS = ("needle", "multi_key", "hops")
 
@@ -49,8 +51,9 @@ HELD_OUT_EVERY = 5  # one key-value pair in five is asked only in the test split
 
 def vocabulary() -> list[str]:
     """All words a generated row can contain, tags included, in a fixed order without duplicates."""
-    rows = " ".join(QUESTIONS.values()).replace("{keys}", "") + " the a . , <think> </think> <answer> </answer>"
-    return list(dict.fromkeys([*rows.split(), *KEYS, *VALUES, *ADJECTIVES, *NOUNS, *VERBS, *PLACES]))
+    rows = " ".join(QUESTIONS.values()).replace("{keys}", "") + " the a . ,"
+    tags = [THINK, END_THINK, ANSWER, END_ANSWER]
+    return list(dict.fromkeys([*rows.split(), *tags, *KEYS, *VALUES, *ADJECTIVES, *NOUNS, *VERBS, *PLACES]))
 
 
 def split_of(key: str, value: str) -> str:
@@ -120,7 +123,7 @@ def generate_row(
         "answer": answer,
         "answer_kind": ANSWER_KINDS[task],
         "task": task,
-        "demonstration": f"<think> {thinking} </think> <answer> {SEPARATOR.join(answer)} </answer>",
+        "demonstration": f"{THINK} {thinking} {END_THINK} {ANSWER} {SEPARATOR.join(answer)} {END_ANSWER}",
     }
 
 

@@ -5,9 +5,7 @@ without timeouts and without state, hence safe in any thread.
 """
 
 from .answers import answer_matches, short_repr
-
-
-THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
+from .tags import ANSWER, END_ANSWER, END_THINK, THINK
 
 
 def format_reward(completions: list, strict: bool = False, think_prefilled: bool = False, **kwargs) -> list[float]:

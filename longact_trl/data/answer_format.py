@@ -1,17 +1,20 @@
 """How a prompt asks for its answer: one wording for all sources, the one that `format_reward` checks."""
 
+from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
+
+
 ANSWER_FORMAT = (
-    "First reason about the question inside <think> and </think>, then give the final answer inside <answer> and "
-    "</answer>: <think> your reasoning </think> <answer> your answer </answer>."
+    f"First reason about the question inside {THINK} and {END_THINK}, then give the final answer inside {ANSWER} and "
+    f"{END_ANSWER}: {THINK} your reasoning {END_THINK} {ANSWER} your answer {END_ANSWER}."
 )
 # yes_no and string share a sentence: a prompt must not give away that its gold answer is yes or no.
-_SHORT_ANSWER = "Inside <answer>, write only the answer itself, as short as possible, without a sentence around it."
+_SHORT_ANSWER = f"Inside {ANSWER}, write only the answer itself, as short as possible, without a sentence around it."
 ANSWER_HINTS = {
-    "choice": "Inside <answer>, write only the letter of your choice.",
-    "number": "Inside <answer>, write only one number, without explanation.",
+    "choice": f"Inside {ANSWER}, write only the letter of your choice.",
+    "number": f"Inside {ANSWER}, write only one number, without explanation.",
     "string": _SHORT_ANSWER,
     "yes_no": _SHORT_ANSWER,
-    "list": "Inside <answer>, write only the items, each on a line of its own.",
+    "list": f"Inside {ANSWER}, write only the items, each on a line of its own.",
 }
 
 
