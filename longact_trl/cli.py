@@ -61,6 +61,9 @@ def inspect(
     after_norm: Annotated[bool, typer.Option("--after-norm", help="Look behind q_norm and k_norm.")] = False,
     after_rope: Annotated[bool, typer.Option("--after-rope", help="Look behind the rotation.")] = False,
     sparsity_ratio: Lambda = 0.3,
+    layout: Annotated[
+        str, typer.Option(help="ours, or paper: also Fig. 1 and 3-5 as the paper draws them, heads across.")
+    ] = "ours",
     output: Annotated[Path | None, typer.Option(help="Default: runs/inspect/<model>.", show_default=False)] = None,
 ) -> None:
     """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
@@ -80,6 +83,7 @@ def inspect(
             kinds=projections,
             site=site,
             sparsity_ratio=sparsity_ratio,
+            layout=layout,
         )
 
 

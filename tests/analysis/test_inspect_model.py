@@ -14,6 +14,7 @@ from longact_trl.analysis.chosen_projections import choose_projections
 from longact_trl.analysis.inspect.command import write
 from longact_trl.analysis.inspect.inspection import inspect_model
 from longact_trl.analysis.inspect.page import STEPS, page_data
+from longact_trl.analysis.inspect.paper_layout import paper_pictures
 from longact_trl.cli import app
 from longact_trl.method.projections import find_projections
 from longact_trl.pictures.heatmaps import layer_of
@@ -32,7 +33,7 @@ def inspected(tmp_path_factory):
     model = make_model(num_hidden_layers=11)  # layer 10 must not stand before layer 2
     inspection = inspect_model(model, "a/model", TEXTS, find_projections(model, ("q", "k", "v")))
     output = tmp_path_factory.mktemp("inspect")
-    write(inspection, output)
+    write(inspection, output, layout="paper")
     return model, inspection, output
 
 
@@ -67,6 +68,25 @@ def test_pictures_of_all_layers(inspected):
     assert layers == [f"layer_{number:02}.png" for number in range(11)]
     for file in ("overview.png", "statistics.png", "heatmaps.png", "layers/layer_10.png"):
         assert Image.open(output / file).width > 1000
+
+
+def test_the_papers_layout(inspected):
+    """Heads across and channels upwards, the first 8 and 64, each panel on a scale of its own from 0."""
+    _, _, output = inspected
+    for number in (1, 3, 4, 5):
+        assert Image.open(output / f"paper_figure_{number}.png").width > 600
+    magnitudes = {f"model.layers.{i}.self_attn.{kind}_proj": torch.rand(9, 80) + i for i in range(3) for kind in "qkv"}
+    pictures = paper_pictures(magnitudes, "a/model", "ruler/cwe 1")
+    axes = [axis for axis in pictures["paper_figure_1.png"].axes if axis.get_title(loc="left")]
+    assert [axis.get_title(loc="left") for axis in axes] == ["Q, layer 1", "K, layer 1"]
+    for axis, kind in zip(axes, "qk", strict=True):
+        [image] = axis.images
+        shown = magnitudes[f"model.layers.1.self_attn.{kind}_proj"][:8, :64]
+        assert torch.equal(torch.tensor(image.get_array()), shown.T) and image.origin == "lower"
+        assert image.get_clim() == (0, shown.max().item())
+    assert "Representation of V" in pictures["paper_figure_5.png"].get_suptitle()
+    only_v = {name: magnitude for name, magnitude in magnitudes.items() if name.endswith("v_proj")}
+    assert list(paper_pictures(only_v, "a/model", "t")) == ["paper_figure_5.png"]
 
 
 def test_the_page_holds_every_magnitude_and_nothing_from_elsewhere(inspected):
@@ -126,6 +146,7 @@ def no_weights(tmp_path_factory) -> str:
         ("inspect MODEL --benchmark squad", "Unknown task 'squad'. Write needles, facts or ruler/NAME"),
         ("inspect MODEL --benchmark needles --text a.txt", "Write --text or --benchmark, not both"),
         ("inspect MODEL --after-norm --after-rope", "Write --after-norm or --after-rope, not both"),
+        ("inspect MODEL --layout mine", "Unknown --layout 'mine'. Write ours or paper"),
         ("inspect no/such-model", "Cannot read 'no/such-model': neither a folder with a model here"),
         ("perturb MODEL --sparsity-ratio 0", "`sparsity_ratio` must be in (0, 1], got 0"),
         ("perturb MODEL --projections x", "Unknown projections 'x'"),

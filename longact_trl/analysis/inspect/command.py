@@ -18,7 +18,11 @@ from ..texts import read_texts
 from .activations import SITES, check_site
 from .inspection import Inspection, inspect_model
 from .page import write_page
+from .paper_layout import paper_pictures
 from .pictures import draw_layer, draw_overview, draw_statistics
+
+
+LAYOUTS = ("ours", "paper")
 
 
 def inspect_activations(
@@ -32,9 +36,12 @@ def inspect_activations(
     kinds: str,
     site: str,
     sparsity_ratio: float,
+    layout: str,
 ) -> None:
     """What the command does; its options are described in `longact inspect --help`."""
     console = Console()
+    if layout not in LAYOUTS:
+        raise ValueError(f"Unknown --layout {layout!r}. Write {' or '.join(LAYOUTS)}.")
     skeleton = load_skeleton(model)
     chosen = choose_projections(skeleton, kinds.split(","), layers)
     for projection in chosen:
@@ -51,12 +58,14 @@ def inspect_activations(
     inspection = inspect_model(
         loaded, model, texts, projections, sparsity_ratio, site, lambda named: track(named, "Measuring")
     )
-    write(inspection, output, lambda pictures: track(pictures, "Drawing"))
+    write(inspection, output, lambda pictures: track(pictures, "Drawing"), layout)
     console.print(concentration_table(inspection.summarise()))
     console.print(f"Open [bold]{output / 'index.html'}[/bold]. Pictures and numbers are beside it.")
 
 
-def write(inspection: Inspection, output: Path, progress: Callable[[list], Iterable] = iter) -> None:
+def write(
+    inspection: Inspection, output: Path, progress: Callable[[list], Iterable] = iter, layout: str = "ours"
+) -> None:
     """
     Write numbers, pictures and the page.
 
@@ -68,6 +77,8 @@ def write(inspection: Inspection, output: Path, progress: Callable[[list], Itera
             `statistics.png`, `heatmaps.png`, `layers/*.png`, `index.html`.
         progress (`Callable`, *optional*):
             Wraps the list of pictures, e.g. `rich.progress.track`.
+        layout (`str`, *optional*, defaults to `"ours"`):
+            `"paper"` also draws `paper_figure_1.png`, `paper_figure_3.png`, …: heads across, channels upwards.
     """
     (output / "layers").mkdir(parents=True, exist_ok=True)
     summary, mean = inspection.summarise(), inspection.mean()
@@ -89,6 +100,9 @@ def write(inspection: Inspection, output: Path, progress: Callable[[list], Itera
         "statistics.png": lambda: draw_statistics(summary, subtitle),
         "heatmaps.png": lambda: draw_layer(mean, subtitle),
     }
+    if layout == "paper":
+        for file, figure in paper_pictures(mean, inspection.model, ", ".join(inspection.texts)).items():
+            pictures[file] = lambda figure=figure: figure
     width = max(map(len, layers))
     for layer, named in layers.items():
         file = f"layers/layer_{layer.rjust(width, '0')}.png"
