@@ -94,6 +94,8 @@ def test_the_page_holds_every_magnitude_and_nothing_from_elsewhere(inspected):
     page = (output / "index.html").read_text()
     assert not re.search(r"(src|href)\s*=|https?://|url\(|import ", page.split("<script>")[0])
     assert page.count("</script>") == 1  # a text's name cannot end the script
+    assert "prefers-color-scheme: dark" in page
+    assert page.count('class="sideways picture" tabindex="0"') == 2  # readable on a narrow screen
     data = json.loads(page.split("const data = ")[1].split(";\n")[0])
     assert data["overview"].startswith("data:image/png;base64,")
     assert len(data["panels"]) == 2 * 33
