@@ -23,14 +23,13 @@ from rich.progress import track
 from rich.table import Table
 
 from .analysis.run_picture import Run, draw_run, load_run
-from .data.tiny_tasks import make_dataset
-from .evaluation.held_out import Interval, accuracy_by_task, answers_right, paired_difference
+from .data.tiny_tasks import HELD_OUT_SEED, NUM_HELD_OUT, make_dataset
+from .evaluation.held_out import accuracy_by_task, answers_right
+from .evaluation.statistics import Interval, paired_difference
 from .settings.paths import CONFIG, MODEL, free_folder, recipe_root, relative
 from .settings.recipe_yaml import read_config
 
 
-NUM_HELD_OUT = 300
-HELD_OUT_SEED = 1000  # of the split "test", whose key-value pairs training never asks for
 PICTURE = "quickstart.png"
 NUM_THREADS = 1  # the matrices are so small that threads mostly wait for each other, most of all on a busy machine
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..evaluation.held_out import ALL, Interval
+from ..evaluation.held_out import ALL
+from ..evaluation.statistics import Interval
 from ..pictures.axes import tidy
 from ..pictures.heatmaps import DPI, KINDS, fill_heatmaps, kind_of
 from ..training.checkpoints import newest_complete_checkpoint

@@ -15,11 +15,13 @@ other tokenizer can read it too. Nothing here depends on a tokenizer or on torch
 
 import random
 from collections.abc import Iterator
-
-from datasets import Dataset
+from typing import TYPE_CHECKING
 
 from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
 
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 TASKS = ("needle", "multi_key", "hops")
 
@@ -47,6 +49,7 @@ SEPARATOR = " , "
 
 SPLITS = ("train", "test")
 HELD_OUT_EVERY = 5  # one key-value pair in five is asked only in the test split
+NUM_HELD_OUT, HELD_OUT_SEED = 300, 1000  # the questions of the test split that `make quickstart` and evaluations ask
 
 
 def vocabulary() -> list[str]:
@@ -161,7 +164,9 @@ def generate_rows(
             )
 
 
-def make_dataset(num_prompts: int, seed: int = 0, **kwargs) -> Dataset:
+def make_dataset(num_prompts: int, seed: int = 0, **kwargs) -> "Dataset":
     """`num_prompts` rows of [`generate_rows`] as a dataset for `GRPOTrainer`; keyword arguments are passed on."""
+    from datasets import Dataset
+
     rows = generate_rows(seed, **kwargs)
     return Dataset.from_list([next(rows) for _ in range(num_prompts)])

@@ -12,6 +12,7 @@ from transformers.utils import find_adapter_config_file
 
 from ..models.naming import naming
 from ..models.vllm_cpu import share_the_process, vllm_is_for_cpus
+from .benchmarks import BENCHMARKS
 from .config import EvaluationConfig
 
 
@@ -53,12 +54,14 @@ class Model:
         self.window = config.max_model_length or context_window(self.hf_config)
         self.dtype = config.dtype or str(getattr(self.hf_config, "dtype", None) or "auto").removeprefix("torch.")
         self.backend = choose_backend(config)
-        lengths = [unit.length for unit in config.units() if unit.length]
+        lengths = {unit.length: BENCHMARKS[unit.benchmark].title for unit in config.units() if unit.length}
         if lengths and max(lengths) > self.window:
-            fitting = sorted({length for length in lengths if length <= self.window})
+            fitting = sorted(length for length in lengths if length <= self.window)
+            longest = max(lengths)
             raise ValueError(
-                f"RULER at {max(lengths)} tokens does not fit the window of {self.name}, {self.window} tokens: "
-                f"give `--lengths {' '.join(map(str, fitting)) or self.window}`, or add YaRN to its config.json."
+                f"{lengths[longest]} at {longest} tokens does not fit the window of {self.name}, {self.window} "
+                f"tokens: give `--lengths {' '.join(map(str, fitting)) or self.window}`, or add YaRN to its "
+                "config.json."
             )
 
     @property

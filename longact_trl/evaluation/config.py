@@ -1,16 +1,17 @@
 """What a run of `recipes/evaluate.py` is told, checked before a model is loaded."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .infinitebench import TASKS as INFINITEBENCH_TASKS
-from .prompts import PROTOCOLS, REASONING_TOKENS
-from .rows import INFINITEBENCH, LONGBENCH_V2
-from .ruler import TASKS as RULER_TASKS
+from .benchmarks import BENCHMARKS, RENAMED, Unit
+from .benchmarks.infinitebench import HUB_DATASET as INFINITEBENCH
+from .benchmarks.longbench_v2 import HUB_DATASET as LONGBENCH_V2
+from .prompter import PROTOCOLS, REASONING_TOKENS
+from .ruler import Sources
 
 
-BENCHMARKS = ("longbench_v2", "ruler", "infinitebench", "synthetic")
 BACKENDS = ("auto", "vllm", "transformers")
 
 
@@ -23,7 +24,7 @@ class EvaluationConfig:
         model (`str`):
             Hub id, checkpoint folder, or LoRA adapter (folder or Hub id) whose base model is then loaded beneath it.
         benchmarks (`list[str]`, *optional*, defaults to `["longbench_v2", "ruler", "infinitebench"]`):
-            Which of `longbench_v2`, `ruler`, `infinitebench` and `synthetic` to run.
+            Which of `longbench_v2`, `ruler`, `infinitebench` and `tiny_tasks` to run.
         tasks (`list[str]`, *optional*):
             Run only these tasks of `ruler` and `infinitebench`; default all.
         lengths (`list[int]`, *optional*, defaults to `[4096, 8192, 16384, 32768, 65536, 131072]`):
@@ -77,7 +78,7 @@ class EvaluationConfig:
     )
     benchmarks: list[str] = field(
         default_factory=lambda: ["longbench_v2", "ruler", "infinitebench"],
-        metadata={"help": "Which of `longbench_v2`, `ruler`, `infinitebench` and `synthetic` to run."},
+        metadata={"help": "Which of `longbench_v2`, `ruler`, `infinitebench` and `tiny_tasks` to run."},
     )
     tasks: list[str] | None = field(
         default=None, metadata={"help": "Run only these tasks of `ruler` and `infinitebench`; default all."}
@@ -182,9 +183,12 @@ class EvaluationConfig:
                     ) from error
         if not self.model:
             raise ValueError("Nothing to evaluate: give `--model` a Hub id or a folder.")
+        for name in self.benchmarks:
+            if name in RENAMED:
+                raise ValueError(f"benchmarks: {name!r} is now called {RENAMED[name]!r}: write that.")
         _check_among("benchmarks", self.benchmarks, BENCHMARKS)
-        _check_among("ruler_sources", self.ruler_sources or (), ("essays", "squad", "hotpotqa", "english_words"))
-        _check_among("tasks", self.tasks or (), (*RULER_TASKS, *INFINITEBENCH_TASKS))
+        _check_among("ruler_sources", self.ruler_sources or (), Sources.__dataclass_fields__)
+        _check_among("tasks", self.tasks or (), [task for known in BENCHMARKS.values() for task in known.tasks])
         _check_among("protocol", [self.protocol], PROTOCOLS)
         _check_among("backend", [self.backend], BACKENDS)
         for name in ("num_samples", "batch_size", "max_model_length"):
@@ -193,7 +197,8 @@ class EvaluationConfig:
         for name in ("temperature", "reasoning_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
-        if not self.benchmarks or ("ruler" in self.benchmarks and not self.lengths):
+        without_units = [name for name in self.benchmarks if not self.tasks and not self._units_of(name)]
+        if not self.benchmarks or without_units:
             raise ValueError("Nothing to run: name some `benchmarks`, and for RULER some `lengths`.")
         if not self.units():
             raise ValueError(f"tasks={self.tasks} has no task of the benchmarks {self.benchmarks}.")
@@ -202,52 +207,14 @@ class EvaluationConfig:
         self.label = self.label or run + path.name
         self.output_dir = self.output_dir or f"runs/eval/{self.label}"
 
-    def units(self) -> list["Unit"]:
+    def units(self) -> list[Unit]:
         """What is evaluated one after another: RULER's lengths from short to long."""
-        units = []
-        for benchmark in self.benchmarks:
-            if benchmark == "longbench_v2":
-                units.append(Unit(benchmark, "cot_answer" if self.longbench_v2_cot else "answer"))
-            elif benchmark == "synthetic":
-                units.append(Unit(benchmark, benchmark))
-            elif benchmark == "infinitebench":
-                units += [Unit(benchmark, task) for task in INFINITEBENCH_TASKS if task in (self.tasks or [task])]
-            else:
-                tasks = [task for task in RULER_TASKS if task in (self.tasks or [task])]
-                units += [Unit(benchmark, task, length) for length in sorted(self.lengths) for task in tasks]
-        return units
+        return [unit for name in self.benchmarks for unit in self._units_of(name)]
+
+    def _units_of(self, benchmark: str) -> list[Unit]:
+        return BENCHMARKS[benchmark].units(**asdict(self))
 
 
-@dataclass(frozen=True)
-class Unit:
-    """
-    One task of a benchmark, for RULER at one length.
-
-    Args:
-        benchmark (`str`):
-            One of `BENCHMARKS`.
-        task (`str`):
-            Its task.
-        length (`int`, *optional*):
-            Tokens of prompt and answer together; RULER only.
-    """
-
-    benchmark: str
-    task: str
-    length: int | None = None
-
-    @property
-    def name(self) -> str:
-        """For files and progress bars."""
-        parts = [self.benchmark, *([str(self.length)] if self.length else []), self.task]
-        return "-".join(dict.fromkeys(parts))
-
-    @property
-    def lm_eval_task(self) -> str:
-        """What the task is called in `tasks/`."""
-        return "longact_" + "_".join(dict.fromkeys((self.benchmark, self.task)))
-
-
-def _check_among(name: str, values, known: tuple[str, ...]) -> None:
+def _check_among(name: str, values: Iterable[str], known: Iterable[str]) -> None:
     if unknown := [value for value in values if value not in known]:
         raise ValueError(f"{name}: {', '.join(map(repr, unknown))} is not one of {', '.join(known)}.")

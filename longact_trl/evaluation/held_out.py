@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..rewards.tagged import answer_reward
+from .statistics import Interval, wilson_interval
 
 
 if TYPE_CHECKING:
@@ -16,21 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-Z = 1.959964  # 97.5 % quantile of the normal distribution: two-sided 95 %
 BATCH_SIZE = 50
-NUM_RESAMPLES = 10_000  # an end of the interval then moves by less than 0.1 points from one seed to another
 ALL = "all"
-
-
-class Interval(NamedTuple):
-    """A value and its 95 % interval: shares from 0 to 1, their differences, or losses in nats."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.0f} % ({100 * self.low:.0f}–{100 * self.high:.0f})"
 
 
 @torch.no_grad()
@@ -101,89 +88,3 @@ def accuracy_by_task(right: Sequence[bool], tasks: Sequence[str]) -> dict[str, I
     for is_right, task in zip(right, tasks, strict=True):
         parts.setdefault(task, []).append(is_right)
     return {task: wilson_interval(sum(part), len(part)) for task, part in parts.items()}
-
-
-def wilson_interval(num_right: int, total: int) -> Interval:
-    """
-    Wilson's score interval of a share: unlike value ± 1.96 standard errors it never leaves 0 to 1.
-
-    Args:
-        num_right (`int`):
-            Answers that are right.
-        total (`int`):
-            Answers, at least 1.
-
-    Returns:
-        `Interval`
-
-    Raises:
-        `ValueError`: If there are no answers.
-    """
-    if total < 1:
-        raise ValueError("An accuracy needs at least one answer.")
-    share = num_right / total
-    center = (share + Z**2 / (2 * total)) / (1 + Z**2 / total)
-    half = Z / (1 + Z**2 / total) * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
-    return Interval(share, max(center - half, 0.0), min(center + half, 1.0))
-
-
-def paired_difference(before: Iterable[bool], after: Iterable[bool]) -> Interval:
-    """
-    Gain in accuracy on the same prompts, with a bootstrap interval over prompts. Pairs make it far narrower than the
-    two accuracies' own intervals suggest.
-
-    Args:
-        before (`Iterable[bool]`):
-            Whether each answer was right before.
-        after (`Iterable[bool]`):
-            Whether the answer to the same prompt is right after.
-
-    Returns:
-        `Interval`: Of the difference of the shares, from -1 to 1.
-    """
-    return bootstrap_mean([[float(b) - float(a) for a, b in zip(before, after, strict=True)]])
-
-
-def bootstrap_mean(groups: Sequence[Sequence[float]]) -> Interval:
-    """
-    Mean of the groups' means, with a bootstrap interval over the members of each group.
-
-    Args:
-        groups (`Sequence[Sequence[float]]`):
-            Values of each group, e.g. the scores of each task's samples. No group is empty.
-
-    Returns:
-        `Interval`
-    """
-    generator = torch.Generator().manual_seed(0)
-    means, resampled = [], torch.zeros(NUM_RESAMPLES)
-    for group in groups:
-        values = torch.tensor(group)
-        drawn = torch.randint(len(values), (NUM_RESAMPLES, len(values)), generator=generator)
-        means.append(values.mean().item())
-        resampled += values[drawn].mean(1) / len(groups)
-    low, high = resampled.quantile(torch.tensor([0.025, 0.975])).tolist()
-    return Interval(sum(means) / len(means), low, high)
-
-
-def sign_flip_p(groups: Sequence[Sequence[float]]) -> float:
-    """
-    Two-sided p-value of a paired permutation test: how often the mean of the groups' means is at least as far from 0
-    when each difference may as well have had the other sign.
-
-    Args:
-        groups (`Sequence[Sequence[float]]`):
-            Differences between two models on the same samples, by group. No group is empty.
-
-    Returns:
-        `float`: At least 1 / (`NUM_RESAMPLES` + 1).
-    """
-    generator = torch.Generator().manual_seed(0)
-    observed, flipped = 0.0, torch.zeros(NUM_RESAMPLES, dtype=torch.float64)
-    for group in groups:
-        values = torch.tensor(group, dtype=torch.float64)
-        signs = torch.randint(2, (NUM_RESAMPLES, len(values)), generator=generator, dtype=torch.int8) * 2 - 1
-        observed += values.mean().item() / len(groups)
-        flipped += (signs * values).mean(1) / len(groups)
-    as_far = (flipped.abs() >= abs(observed) - 1e-12).sum().item()
-    return (1 + as_far) / (1 + NUM_RESAMPLES)

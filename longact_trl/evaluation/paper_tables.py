@@ -7,20 +7,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from .infinitebench import NAMES
+from .benchmarks import BENCHMARKS
 
 
 if TYPE_CHECKING:
     from .report import Evaluation
 
 FIGURES = Path(__file__).with_name("paper_figures.yaml")
-SYNTHETIC = {  # no table of the paper
-    "title": "Synthetic retrieval, this project's own",
-    "benchmark": "synthetic",
-    "columns": ["all", "needle", "multi_key", "hops"],
-    "others": True,
-    "rows": {},
-}
 
 
 @cache
@@ -29,15 +22,20 @@ def paper_tables() -> dict[int, dict]:
     return yaml.safe_load(FIGURES.read_text(encoding="utf-8"))["tables"]
 
 
-def tables_for(evaluations: Sequence["Evaluation"]) -> dict[int | None, dict]:
-    """The paper's tables and this project's own (`None`), with a column for every length of RULER that was run."""
+def tables_for(evaluations: Sequence["Evaluation"]) -> dict[int | str, dict]:
+    """The paper's tables, with a column for every length of RULER that was run, and one for each other benchmark."""
     units = [unit for evaluation in evaluations for unit in evaluation.notes.values()]
-    lengths = {str(unit["length"]) for unit in units if unit["benchmark"] == "ruler"}
-    tables = {}
-    for number, table in {**paper_tables(), None: SYNTHETIC}.items():
-        more = lengths if table["benchmark"] == "ruler" else set()
+    lengths = {str(unit["length"]) for unit in units if unit["length"]}
+    tables: dict[int | str, dict] = {}
+    for number, table in paper_tables().items():
+        more = lengths if BENCHMARKS[table["benchmark"]].fills_length else set()
         columns = sorted({*table["columns"], *more}, key=int) if more else table["columns"]
         tables[number] = {**table, "columns": columns}
+    of_paper = {table["benchmark"] for table in tables.values()}
+    for name in (name for name in BENCHMARKS if name not in of_paper):
+        columns = list(BENCHMARKS[name].columns(sorted(map(int, lengths))))
+        table = {"title": BENCHMARKS[name].title, "benchmark": name, "columns": columns, "others": True, "rows": {}}
+        tables[name] = table
     return tables
 
 
@@ -45,4 +43,5 @@ def column_name(column: str) -> str:
     """What a column is called: `4096` is 4k, `passkey` is Retrieve.PassKey."""
     if column.isdigit():
         return f"{int(column) // 1024}k"
-    return NAMES.get(column, column.replace("_", " "))
+    titles = {name: known.title for benchmark in BENCHMARKS.values() for name, known in benchmark.columns(()).items()}
+    return titles.get(column, column.replace("_", " "))

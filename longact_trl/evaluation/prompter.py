@@ -7,7 +7,7 @@ from functools import cache
 from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .truncation import keep_ends, truncate_prompt
+from .protocols.truncation import keep_ends, truncate_prompt
 
 
 PROTOCOLS = ("official", "reasoning")
@@ -107,7 +107,7 @@ class Prompter:
             budget (`int`):
                 Tokens that the completion needs in the window.
             system, keep, always_decode:
-                See [`render`] and [`~truncation.truncate_prompt`].
+                See [`render`] and [`~protocols.truncation.truncate_prompt`].
 
         Returns:
             `dict`: `prompt` (`str`), `prompt_tokens` (`int`, of the rendered prompt), `truncated` (`bool`).

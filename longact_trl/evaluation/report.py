@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .held_out import Interval, bootstrap_mean, sign_flip_p
+from .benchmarks import BENCHMARKS, Part
 from .paper_tables import column_name, tables_for
 from .results import read_results
-from .ruler import TASKS as RULER_TASKS
+from .statistics import Interval, bootstrap_mean, sign_flip_p
 
 
 SIGNIFICANT = 0.05
-Groups = Sequence[Mapping[str, float]]
+Groups = list[dict[str, float]]
 
 
 @dataclass
@@ -43,22 +43,28 @@ class Evaluation:
                 The number's column.
 
         Returns:
-            `Sequence[Mapping[str, float]]`: Scores from 0 to 1 by sample; the number is the mean of the groups' means
-            (RULER: a group a task, elsewhere one). Empty where there is no such number.
+            `list[dict[str, float]]`: Scores from 0 to 1 by sample, a group for each part of the column
+            ([`~benchmarks.Column`]). Empty where one of its parts has no samples.
         """
+        units = [unit for unit in self.notes.values() if unit["benchmark"] == benchmark]
         groups = []
-        for name, rows in self.samples.items():
-            unit = self.notes[name]
-            if unit["benchmark"] != benchmark or benchmark == "ruler" and str(unit["length"]) != column:
-                continue
-            if benchmark == "infinitebench" and unit["task"] != column:
-                continue
-            if benchmark == "longbench_v2" and column != "overall":
-                rows = [row for row in rows if column in (row["difficulty"], row["length"])]
-            if benchmark == "synthetic" and column != "all":
-                rows = [row for row in rows if row["task"] == column]
-            groups.append({f"{name} {row['sample_id']}": row["score"] for row in rows if row["score"] is not None})
-        return [group for group in groups if group]
+        for part in self._parts(benchmark, column):
+            group = {}
+            for unit in filter(part.holds, units):
+                rows = [row for row in self.samples[unit["name"]] if row["score"] is not None and part.keep(row)]
+                # An id need not be unique.
+                group |= {f"{unit['name']} {row['position']} {row['sample_id']}": row["score"] for row in rows}
+            groups.append(group)
+        return groups if all(groups) else []
+
+    def weights(self, benchmark: str, column: str) -> list[float]:
+        """Share of the number that the mean of each group of [`groups`] makes up."""
+        return [part.weight for part in self._parts(benchmark, column)]
+
+    def _parts(self, benchmark: str, column: str) -> tuple[Part, ...]:
+        lengths = {unit["length"] for unit in self.notes.values() if unit["length"]}
+        known = BENCHMARKS[benchmark].columns(sorted(lengths)).get(column)
+        return known.parts if known else ()
 
 
 def load_evaluations(paths: Sequence[str | Path]) -> list[Evaluation]:
@@ -134,8 +140,11 @@ def rows_of(table: Mapping, evaluations: Sequence[Evaluation]) -> list[Row]:
     for label, entry in entries.items():
         evaluation = by_label.get(label)
         columns = table["columns"] if evaluation else []
-        groups = {column: evaluation.groups(table["benchmark"], column) for column in columns}
-        ours = {column: bootstrap_mean([list(g.values()) for g in found]) for column, found in groups.items() if found}
+        ours = {}
+        for column in columns:
+            if groups := evaluation.groups(table["benchmark"], column):
+                weights = evaluation.weights(table["benchmark"], column)
+                ours[column] = bootstrap_mean([list(group.values()) for group in groups], weights)
         row = Row(entry["name"], ours, entry.get("paper", {}), evaluation if ours else None)
         if row.ours or row.paper:
             rows.append(row)
@@ -162,8 +171,9 @@ def compare(table: Mapping, baseline: Evaluation, other: Evaluation) -> dict[str
         groups = []
         for group in other.groups(table["benchmark"], column):
             groups.append([score - theirs[key] for key, score in group.items() if key in theirs])
-        if groups := [group for group in groups if group]:
-            compared[column] = bootstrap_mean(groups), sign_flip_p(groups), sum(map(len, groups))
+        if groups and all(groups):
+            weights = other.weights(table["benchmark"], column)
+            compared[column] = bootstrap_mean(groups, weights), sign_flip_p(groups, weights), sum(map(len, groups))
     return compared
 
 
@@ -181,9 +191,9 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
     parts = ["# Evaluation", _how(evaluations)]
     for number, table in tables_for(evaluations).items():
         rows = rows_of(table, evaluations)
-        if not any(row.ours for row in rows) and number is None:
+        if not any(row.ours for row in rows) and not isinstance(number, int):
             continue
-        parts.append(f"## {f'Table {number}: ' if number else ''}{table['title']}")
+        parts.append(f"## {f'Table {number}: ' if isinstance(number, int) else ''}{table['title']}")
         parts.append(_table(table, rows) if rows else "No results and no figures of the paper.")
         if table.get("others"):  # the arms of the other tables are in these, too
             by_label = {row.evaluation.label: row for row in rows if row.evaluation}
@@ -233,9 +243,10 @@ def _how(evaluations: Sequence[Evaluation]) -> str:
         ):
             if count := sum(unit[name] for unit in units):
                 line += f"; **{count} {what}**"
-        tasks = {unit["task"] for unit in units if unit["benchmark"] == "ruler"}
-        if 0 < len(tasks) < len(RULER_TASKS):
-            line += f"; **only {len(tasks)} of RULER's {len(RULER_TASKS)} tasks**"
+        for name, benchmark in BENCHMARKS.items():
+            tasks = {unit["task"] for unit in units if unit["benchmark"] == name}
+            if 0 < len(tasks) < len(benchmark.tasks):
+                line += f"; **only {len(tasks)} of {benchmark.title}'s {len(benchmark.tasks)} tasks**"
         if haystacks := sorted({u["haystack"] for u in units if "stand-in" in u.get("haystack", "")}):
             line += f"; **stand-in data, no official score: {', '.join(haystacks)}**"
         if not all(unit["complete"] for unit in units):

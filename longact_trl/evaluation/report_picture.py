@@ -36,7 +36,8 @@ def draw_report(evaluations: Sequence[Evaluation]) -> "Figure":
     for number, table in tables_for(evaluations).items():
         rows = rows_of(table, evaluations)
         if any(row.ours for row in rows):
-            panels.append((f"Table {number}. {table['title']}" if number else table["title"], table["columns"], rows))
+            of_paper = f"Table {number}. " if isinstance(number, int) else ""
+            panels.append((of_paper + table["title"], table["columns"], rows))
     if not panels:
         raise ValueError("These results have no number of any table.")
     figure = Figure((9, 3.6 * len(panels)), dpi=150, layout="constrained", facecolor="white")

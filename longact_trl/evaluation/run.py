@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from accelerate.utils import broadcast_object_list
 
+from ..rewards.tags import THINK
 from .backends import Model
-from .config import EvaluationConfig, Unit
+from .benchmarks import BENCHMARKS, Unit
+from .config import EvaluationConfig
+from .final_answer import final_answer, judge
 from .journal import JournaledLM, replicas
 from .results import FORMAT, RESULTS, SAMPLES, read_samples, scores_of, summary_of, versions, write_json, write_samples
-from .scoring import THINK, final_answer, judge
 
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ logger = logging.getLogger(__name__)
 TASKS = Path(__file__).with_name("tasks")
 JOURNALS, SETTINGS = "requests", "run.json"
 # Of a row, what a sample keeps; prompts stay out, they can be made again and take gigabytes.
-KEPT = ("task", "sample_id", "gold", "prompt_tokens", "truncated", "difficulty", "length", "domain", "haystack")
+KEPT = ("task", "position", "sample_id", "gold", "prompt_tokens", "truncated")
+KEPT += ("difficulty", "length", "domain", "haystack")
 # What may differ when a run is continued. Of these, only `batch_size` changes what is sampled, and nothing greedy.
 FREE = ("label", "output_dir", "strict", "batch_size")
 
@@ -54,10 +57,10 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     follows = {}
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
     for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
-        first_turn = replace(unit, task=unit.task.removesuffix("_answer"))
-        # RULER's prompts are made to fit; of the others, `strict` has to see all.
-        few = config if config.strict and unit.benchmark != "ruler" else replace(config, num_samples=1)
-        task = load_task(first_turn, few, model)
+        benchmark = BENCHMARKS[unit.benchmark]
+        # Of prompts that are not made to fit, `strict` has to see all.
+        few = config if config.strict and not benchmark.fills_length else replace(config, num_samples=1)
+        task = load_task(replace(unit, task=benchmark.first_turns.get(unit.task, unit.task)), few, model)
         follows[unit.benchmark] = task.VERSION
         if config.strict:
             _count_truncated(unit, task, strict=True)
@@ -101,7 +104,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
 
 def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> list[dict]:
     """
-    One task, in two turns where LongBench v2 has two.
+    One task, in two turns where its benchmark has two.
 
     Args:
         unit (`Unit`):
@@ -110,34 +113,38 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
             The run, and its model before and after loading.
 
     Returns:
-        `list[dict]`: Samples with `score`, `prediction`, `response` and `unfinished`, in the order of the rows, after
-        those without a first turn; empty in other processes than the first.
+        `list[dict]`: Samples with `score`, `prediction`, `response` and `unfinished`, in the order of the rows; empty
+        in other processes than the first.
     """
     finished = Path(config.output_dir, SAMPLES, f"{unit.name}.jsonl")
     if finished.is_file():
         return read_samples(finished)
-    reasoning: dict[str, str] = {}
+    # By position, since ids need not be unique.
+    reasoning: dict[int, str] = {}
     answered, truncated, unfinished = [], set(), set()
-    if unit.task == "cot_answer":
-        first_turn = answer(Unit(unit.benchmark, "cot"), config, model, lm)
-        for doc, response in broadcast_object_list([first_turn])[0]:
-            truncated |= {doc["sample_id"]} if doc["truncated"] else set()  # the turn that holds the text
-            unfinished |= {doc["sample_id"]} if judge(doc, response).unfinished else set()
+    first_turn = BENCHMARKS[unit.benchmark].first_turns.get(unit.task)
+    if first_turn:
+        asked_first = answer(replace(unit, task=first_turn), config, model, lm)
+        for doc, response in broadcast_object_list([asked_first])[0]:
+            position = doc["position"]
+            truncated |= {position} if doc["truncated"] else set()  # the turn that holds the text
+            unfinished |= {position} if judge(doc, response).unfinished else set()
             if response == "":  # leaves the item out of the second turn, as officially
                 answered.append((doc, ""))
             else:
-                reasoning[doc["sample_id"]] = _without_thinking(doc, response).strip()
-    if unit.task != "cot_answer" or reasoning:
-        answered += answer(unit, config, model, lm, cot_responses=reasoning)
+                reasoning[position] = _without_thinking(doc, response).strip()
+    if not first_turn or reasoning:
+        answered += answer(unit, config, model, lm, first_responses=reasoning)
     rows = []
-    for doc, response in answered:
+    for doc, response in sorted(answered, key=lambda pair: pair[0]["position"]):
+        position = doc["position"]
         kept = {name: doc[name] for name in KEPT if name in doc}
         rows.append(kept | judge(doc, response)._asdict() | {"response": response})
-        rows[-1]["truncated"] |= doc["sample_id"] in truncated
-        if doc["sample_id"] in unfinished and rows[-1]["score"] is not None:
+        rows[-1]["truncated"] |= position in truncated
+        if position in unfinished and rows[-1]["score"] is not None:
             rows[-1] |= {"unfinished": True, "score": 0.0}
-        if doc["sample_id"] in reasoning:
-            rows[-1]["reasoning"] = reasoning[doc["sample_id"]]
+        if position in reasoning:
+            rows[-1]["reasoning"] = reasoning[position]
     if replicas().is_main_process:
         write_samples(finished, rows)
     return rows
@@ -182,17 +189,10 @@ def load_task(unit: Unit, config: EvaluationConfig, model: Model, **metadata) ->
     """The lm-eval task of a unit, its rows made for this model."""
     from lm_eval.tasks import TaskManager
 
-    metadata |= {
+    metadata |= asdict(config) | {
         "tokenizer": model.tokenizer,
-        "chat": config.chat,
-        "protocol": config.protocol,
-        "reasoning_tokens": config.reasoning_tokens,
         "max_model_length": model.window,
-        "num_samples": config.num_samples,
         "max_seq_length": unit.length,
-        "longbench_v2_data": config.longbench_v2_data,
-        "infinitebench_data": config.infinitebench_data,
-        "ruler_sources": config.ruler_sources,
     }
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     return manager.load([unit.lm_eval_task])["tasks"][unit.lm_eval_task]
@@ -211,7 +211,7 @@ def _count_truncated(unit: Unit, task: "Task", strict: bool) -> None:
 
 
 def _without_thinking(doc: dict, response: str) -> str:
-    return final_answer(response, doc["prompt"].rstrip().endswith(THINK))[0] if doc["reasoning"] else response
+    return final_answer(response, doc["prompt"].rstrip().endswith(THINK)).text if doc["reasoning"] else response
 
 
 def _claim(folder: Path, settings: dict) -> None:

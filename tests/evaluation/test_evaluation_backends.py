@@ -15,7 +15,7 @@ from longact_trl.settings.recipe_yaml import parse_recipe
 
 
 def config_of(model: str, **kwargs) -> EvaluationConfig:
-    return EvaluationConfig(model=model, **{"benchmarks": ["synthetic"], "backend": "transformers"} | kwargs)
+    return EvaluationConfig(model=model, **{"benchmarks": ["tiny_tasks"], "backend": "transformers"} | kwargs)
 
 
 def test_a_lora_adapter_is_evaluated_on_its_base_model(tiny_model, tmp_path):

@@ -30,6 +30,7 @@ def offline(monkeypatch):
     ("settings", "message"),
     [
         ({"benchmarks": ["longbench"]}, "'longbench' is not one of longbench_v2"),
+        ({"benchmarks": ["synthetic"]}, "'synthetic' is now called 'tiny_tasks'"),
         ({"tasks": ["niah"]}, "'niah' is not one of niah_single_1"),
         ({"tasks": ["vt"], "benchmarks": ["infinitebench"]}, "has no task of the benchmarks"),
         ({"protocol": "paper"}, "'paper' is not one of official, reasoning"),
@@ -116,6 +117,6 @@ def test_samples_with_unusual_line_ends_are_read_again(tmp_path):
 
 def test_a_model_that_is_not_there(offline):
     with pytest.raises(ValueError, match="'no/such-model': neither a folder with a model here, nor reachable"):
-        evaluate(EvaluationConfig(model="no/such-model", benchmarks=["synthetic"]))
+        evaluate(EvaluationConfig(model="no/such-model", benchmarks=["tiny_tasks"]))
     with pytest.raises(ValueError, match="Nothing to evaluate"):
         EvaluationConfig()

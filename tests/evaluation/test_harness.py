@@ -9,8 +9,8 @@ from helpers.data import byte_tokenizer
 from helpers.evaluation import NUM_SAMPLES, Says, gold, make_config
 from helpers.models import make_model
 from longact_trl.evaluation.config import EvaluationConfig
-from longact_trl.evaluation.infinitebench import NAMES
-from longact_trl.evaluation.infinitebench import TASKS as INFINITEBENCH
+from longact_trl.evaluation.protocols.infinitebench import NAMES
+from longact_trl.evaluation.protocols.infinitebench import TASKS as INFINITEBENCH
 from longact_trl.evaluation.results import eval_results, read_results
 from longact_trl.evaluation.ruler import TASKS as RULER
 from longact_trl.evaluation.run import evaluate
@@ -26,7 +26,7 @@ def all_scores(results: dict) -> dict[str, float]:
 
 
 NAMES_OF_UNITS = {f"ruler-4096-{task}" for task in RULER} | {f"infinitebench-{task}" for task in INFINITEBENCH}
-NAMES_OF_UNITS |= {"longbench_v2-answer", "synthetic"}
+NAMES_OF_UNITS |= {"longbench_v2-answer", "tiny_tasks"}
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_results_can_be_repeated_and_go_into_a_model_card(gold_run):
     card = ModelCardData(model_name="m", eval_results=entries)
     assert "official protocol, THUDM/LongBench" in card.to_yaml()
     _, back = model_index_to_eval_results(eval_results_to_model_index("m", entries))
-    assert len(back) == len(entries) == 6 + (13 + 1) + 6 + 4
+    assert len(back) == len(entries) == 6 + (13 + 1) + (6 + 1) + 4
     assert {entry.dataset_config for entry in back} >= {"overall", "4096 average", *NAMES.values()}
     assert all("stand-in" in entry.dataset_name for entry in back if entry.dataset_type == "ruler")
 
@@ -212,7 +212,7 @@ def test_a_run_that_stopped_repeats_no_finished_request(config, tmp_path):
 def test_another_run_in_the_same_folder_is_refused(config):
     evaluate(config(benchmarks=["longbench_v2"]), Says(gold))
     with pytest.raises(ValueError, match=r"other settings \(benchmarks: .*'longbench_v2'.*; seed: 0, now 1\)"):
-        evaluate(config(benchmarks=["synthetic"], seed=1), Says(gold))
+        evaluate(config(benchmarks=["tiny_tasks"], seed=1), Says(gold))
     evaluate(config(benchmarks=["longbench_v2"], strict=True), Says(gold))
 
 
@@ -237,5 +237,5 @@ def test_the_help_of_every_field_is_its_docstring():
 
 
 def test_results_are_plain_json(config, tmp_path):
-    evaluate(config(benchmarks=["synthetic"]), Says(gold))
+    evaluate(config(benchmarks=["tiny_tasks"]), Says(gold))
     json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))

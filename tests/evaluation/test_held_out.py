@@ -2,7 +2,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from longact_trl.data.tiny_tasks import make_dataset
-from longact_trl.evaluation.held_out import accuracy_by_task, answers_right, paired_difference, wilson_interval
+from longact_trl.evaluation.held_out import accuracy_by_task, answers_right
+from longact_trl.evaluation.statistics import paired_difference, wilson_interval
 from longact_trl.quickstart import MODEL
 
 

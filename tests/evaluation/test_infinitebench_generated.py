@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from longact_trl.evaluation.infinitebench_synthetic import NOISE, make_sample, make_samples
+from longact_trl.evaluation.protocols.infinitebench_generated import NOISE, make_sample, make_samples
 
 
 @pytest.mark.parametrize("task, digits", [("passkey", 5), ("number_string", 10)])

@@ -6,8 +6,8 @@ import pytest
 
 from helpers.data import byte_tokenizer
 from helpers.paths import FIXTURES
-from longact_trl.evaluation import infinitebench, longbench_v2
-from longact_trl.evaluation.truncation import keep_ends, keep_equal_ends, truncate_prompt
+from longact_trl.evaluation.protocols import infinitebench, longbench_v2
+from longact_trl.evaluation.protocols.truncation import keep_ends, keep_equal_ends, truncate_prompt
 
 
 FIXTURES = FIXTURES / "protocols"

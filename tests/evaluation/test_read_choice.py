@@ -2,7 +2,7 @@
 
 import pytest
 
-from longact_trl.evaluation.scoring import judge
+from longact_trl.evaluation.final_answer import judge
 from longact_trl.rewards.answers import answer_matches
 
 

@@ -76,7 +76,7 @@ def make_config(folder: Path, **kwargs) -> EvaluationConfig:
     """A run of all benchmarks on a few samples of this data, into `folder / "out"`."""
     settings = {
         "model": write_model(folder / "model"),
-        "benchmarks": ["longbench_v2", "ruler", "infinitebench", "synthetic"],
+        "benchmarks": ["longbench_v2", "ruler", "infinitebench", "tiny_tasks"],
         "lengths": [4096],
         "num_samples": NUM_SAMPLES,
         "temperature": 0.0,
@@ -117,7 +117,7 @@ def gold(doc: dict) -> str:
     answers = doc["gold"]
     if doc["benchmark"] == "longbench_v2":
         return "It says so." if doc["task"] == "cot" else f"The correct answer is ({answers[0]})."
-    if doc["benchmark"] == "synthetic":
+    if doc["benchmark"] == "tiny_tasks":
         return f"<think> so </think> <answer> {' , '.join(answers)} </answer>"
     if doc["task"] == "longbook_choice_eng":
         return answers[1]

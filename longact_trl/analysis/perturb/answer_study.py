@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ...evaluation.held_out import Interval, wilson_interval
+from ...evaluation.statistics import Interval, wilson_interval
 from ...models.vllm_cpu import share_the_process
 from ..questions import Question
 from .calibration import CONDITIONS, Calibration

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ...evaluation.held_out import Interval
+from ...evaluation.statistics import Interval
 from ...method.masks import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
 from ..chosen_projections import choose_projections

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ...evaluation.held_out import Interval, paired_difference
+from ...evaluation.statistics import Interval, paired_difference
 from .calibration import STRATEGIES, calibrate
 from .perturbation import perturb_activations
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 
-PROTOCOL = json.loads(Path(__file__).with_name("protocols").joinpath("infinitebench.json").read_text(encoding="utf-8"))
+PROTOCOL = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 TEMPLATES: dict[str, dict[str, str]] = PROTOCOL["templates"]
 MAX_NEW_TOKENS: dict[str, int] = PROTOCOL["max_new_tokens"]
 SYSTEM_PROMPT: str = PROTOCOL["system_prompt"]  # of the gpt4 template set

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-PROTOCOL = json.loads(Path(__file__).with_name("protocols").joinpath("longbench_v2.json").read_text(encoding="utf-8"))
+PROTOCOL = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 TEMPLATES: dict[str, str] = PROTOCOL["templates"]
 MAX_PROMPT_TOKENS: int = PROTOCOL["max_prompt_tokens"]
 MAX_NEW_TOKENS: dict[str, int] = PROTOCOL["max_new_tokens"]

@@ -4,8 +4,11 @@ The official scripts differ where the limit is odd, and one of them in a limit o
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def keep_ends(ids: Sequence[int], max_length: int) -> Sequence[int]:
@@ -47,7 +50,7 @@ def keep_equal_ends(ids: Sequence[int], max_length: int) -> Sequence[int]:
 
 def truncate_prompt(
     prompt: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     keep: Callable[[Sequence[int], int], Sequence[int]] = keep_ends,
     always_decode: bool = False,

@@ -1,0 +1,1 @@
+"""What the official scripts of two benchmarks do, without a model."""
