@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import datasets
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from helpers.evaluation import NUM_SAMPLES, Says, gold, make_config, write_infinitebench, write_longbench_v2

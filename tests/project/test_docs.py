@@ -3,7 +3,7 @@
 import importlib.util
 import re
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from helpers.paths import ROOT

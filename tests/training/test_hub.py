@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import Future
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 from huggingface_hub import metadata_load, snapshot_download
