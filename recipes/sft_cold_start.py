@@ -3,13 +3,14 @@ The supervised cold start before RL: full fine-tuning on reasoning traces, loss 
 
     accelerate launch --config_file accelerate_configs/zero3.yaml recipes/sft_cold_start.py --config sft_qwen3_8b.yaml
 
-- Does: TRL's SFTTrainer on 20,000 samples of AM-DeepSeek-R1-0528-Distilled whose replies are written as
-  `<think> ... </think> <answer> ... </answer>`, packed into sequences of 16,384 tokens.
-- Leaves out: nothing that the paper describes. It does not say which samples were taken: here at random.
+- Does: TRL's SFTTrainer on 20,000 instruction-following samples of AM-DeepSeek-R1-0528-Distilled whose replies are
+  written as `<think> ... </think> <answer> ... </answer>`, packed into sequences of 16,384 tokens.
+- Leaves out: nothing that the paper describes (sec. 3.2 and 4.1). It does not say which samples were taken: here those
+  of category `if`, at random. The dataset of 40 GB is streamed once for them.
 - Hardware: 8×80 GB for sft_qwen3_8b.yaml and sft_qwen3_4b.yaml; two CPU cores for sft_tiny.yaml.
 - Override any field: `--config sft_qwen3_8b.yaml --max_rows 1000 --learning_rate 1e-5`.
 - Continue a run that stopped: add `--resume_from_checkpoint auto`.
-- Then RL: `recipes/grpo_longact.py --config qwen3_8b.yaml --model_name_or_path runs/sft_qwen3_8b`.
+- Then RL: `recipes/grpo_longact.py --config qwen3_8b.yaml`, which starts from `runs/sft_qwen3_8b`.
 - What to see: `loss` falls and `mean_token_accuracy` rises. For sft_tiny.yaml they are written in it.
 """
 

@@ -18,6 +18,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "batch": settings.batch,
     "versions": machine.versions,
     "sharding": settings.sharding,
+    "starts from": machine.start,
     "model and λ": settings.model,
     "rope and window": settings.rope,
     "attention": settings.attention,
@@ -31,7 +32,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "Hub": machine.hub,
     "resume": machine.resume,
 }
-RL_ONLY = {"rewards", "gold answers", "prompt lengths"}
+RL_ONLY = {"starts from", "rewards", "gold answers", "prompt lengths"}
 COLOURS = {PASS: "green", WARN: "yellow", FAIL: "bold red", UNKNOWN: "cyan"}
 BINS, BAR = 10, 40
 

@@ -89,6 +89,14 @@ def where_it_trains(check: Callable[[Subject], str]) -> Callable[[Subject], str]
 
 
 @where_it_trains
+def start(subject: Subject) -> str:
+    """The model to start from is there where a cold start leaves it."""
+    if missing := subject.missing_start:
+        raise ValueError(missing.message)
+    return str(subject.model)
+
+
+@where_it_trains
 def disk(subject: Subject) -> str:
     """The checkpoints fit the disk."""
     folder = Path(subject.args.output_dir).absolute()

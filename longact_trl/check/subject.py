@@ -18,6 +18,7 @@ from ..models.reading import load_config, load_processing_class
 from ..packing.obstacles import shares_prefixes
 from ..settings.paths import recipe_root
 from ..settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe, read_config
+from ..settings.starting_point import MissingColdStart, missing_cold_start
 from ..training.cold_start import ColdStartArguments, load_demonstrations
 from ..training.config import LongActConfig
 from ..training.preflight import prompt_window, source_of
@@ -95,18 +96,29 @@ class Subject:
     def model(self) -> str:
         return self.model_args.model_name_or_path
 
+    @property
+    def missing_start(self) -> MissingColdStart | None:
+        """The cold start that the run starts from, where it has not been run."""
+        return missing_cold_start(self.model, recipe_root() / "recipes") if self.is_rl else None
+
+    @property
+    def described_by(self) -> str:
+        """Model whose files say what is trained: the run's own, or that from which its cold start will begin."""
+        missing = self.missing_start
+        return missing.base_model if missing else self.model
+
     @once
     def model_config(self) -> PretrainedConfig:
         if not self.model:
             raise ValueError("There is no model to train: set `model_name_or_path` to a Hub id or folder.")
         try:
-            return load_config(self.model, **source_of(self.args))
+            return load_config(self.described_by, **source_of(self.args))
         except ValueError as error:
-            shipped = SHIPPED_CONFIGS / self.model.rpartition("/")[2]
+            shipped = SHIPPED_CONFIGS / self.described_by.rpartition("/")[2]
             if not self._is_unreachable(error):
                 raise
-            if not shipped.is_dir() or Path(self.model).parent != Path("Qwen"):
-                raise CannotCheck(f"{self.model!r} is no folder here, and the Hub cannot be reached") from error
+            if not shipped.is_dir() or Path(self.described_by).parent != Path("Qwen"):
+                raise CannotCheck(f"{self.described_by!r} is no folder here, and the Hub cannot be reached") from error
             self.notes.append("from the shipped copy of config.json, since the Hub cannot be reached")
             return AutoConfig.from_pretrained(shipped)
 
@@ -123,11 +135,11 @@ class Subject:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         _ = self.model_config  # without a model there is none
         try:
-            return load_processing_class(self.model, **source_of(self.args))
+            return load_processing_class(self.described_by, **source_of(self.args))
         except ValueError as error:
             if self._is_unreachable(error):
                 raise CannotCheck(
-                    f"the tokenizer of {self.model!r} is not here, and the Hub cannot be reached"
+                    f"the tokenizer of {self.described_by!r} is not here, and the Hub cannot be reached"
                 ) from error
             raise
 
@@ -135,7 +147,9 @@ class Subject:
     def dataset(self) -> Dataset:
         try:
             if self.is_rl:
-                return load_prompts(self.script_args, self.args, self._tokenizer_if_here(), recipe_root() / "recipes")
+                tokenizer = self._tokenizer_if_here()
+                window = self.window if tokenizer is not None else None
+                return load_prompts(self.script_args, self.args, tokenizer, recipe_root() / "recipes", window)
             return load_demonstrations(self.script_args, self.args.seed)
         except Exception as error:
             if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
@@ -166,7 +180,7 @@ class Subject:
 
     def _is_unreachable(self, error: ValueError) -> bool:
         """Whether a file was not read because the Hub could not be asked, rather than because it is not there."""
-        return not Path(self.model).is_dir() and (is_offline_mode() or "couldn't connect" in str(error))
+        return not Path(self.described_by).is_dir() and (is_offline_mode() or "couldn't connect" in str(error))
 
     def load(self) -> Load:
         """What a rank computes, at the longest prompt that is known."""
@@ -249,7 +263,8 @@ def read_subject(
 
     known = {name for cls in (RecipeArguments, LongActConfig, ModelConfig) for name in cls.__dataclass_fields__}
     own, arguments = RecipeArguments, LongActConfig
-    if (unknown := set(settings) - known - {"env"}) and unknown <= set(SFTConfig.__dataclass_fields__) | {"max_rows"}:
+    cold_starts = {*SFTConfig.__dataclass_fields__, *ColdStartArguments.__dataclass_fields__}
+    if (unknown := set(settings) - known - {"env"}) and unknown <= cold_starts:
         own, arguments = ColdStartArguments, SFTConfig
     weight_decay = float(given.get("weight_decay", settings.get("weight_decay", 0.0)))
     placement = read_launch(launch, gpus, weight_decay, masked=arguments is LongActConfig)

@@ -4,10 +4,15 @@ from datasets import Dataset
 
 from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
 from .answer_format import ask_for_tags
-from .rows import SFT_FEATURES, InvalidRow, sft_row, stream_rows
+from .rows import SFT_FEATURES, InvalidRow, sft_row
+from .stream import stream_rows
 
 
 HUB_ID = "a-m-team/AM-DeepSeek-R1-0528-Distilled"
+CATEGORY = "if"
+"""Instruction following, 54,000 of the 2.6M rows: what the cold start takes (LongAct, sec. 4.1)."""
+ALL = "all"
+"""In place of a category: every row."""
 ROLES = {"human": "user", "assistant": "assistant"}
 
 
@@ -15,6 +20,7 @@ def load_am_deepseek(
     source: str = HUB_ID,
     split: str = "train",
     data_files: str | list[str] | None = None,
+    category: str = CATEGORY,
     max_rows: int = 10_000,
     seed: int = 42,
     max_bad_share: float = 0.01,
@@ -22,7 +28,8 @@ def load_am_deepseek(
     """
     AM-DeepSeek-R1-0528-Distilled as a TRL dataset of prompts and completions for `SFTTrainer`.
 
-    The 2.6M rows are streamed, from the Hub or from files, and only `max_rows` of them are kept, in datasets' cache.
+    The 2.6M rows (40 GB) are streamed once, from the Hub or from files, and a uniform sample of `max_rows` among those
+    of one category is kept, in datasets' cache.
 
     Args:
         source (`str`, *optional*):
@@ -30,11 +37,13 @@ def load_am_deepseek(
         split (`str`, *optional*, defaults to `"train"`):
             Split of the Hub dataset.
         data_files (`str` or `list[str]`, *optional*):
-            Files to read: the dataset has one set of files for each category, such as `"*math*"`.
+            Files to read instead of all, such as `"*if*"`: less to stream where a category has files of its own.
+        category (`str`, *optional*, defaults to `"if"`):
+            Category of the rows to take, `info.category`: `if`, `math`, `code`, `science`, `general chat`, or `all`.
         max_rows (`int`, *optional*, defaults to `10_000`):
-            Rows to take.
+            Rows to take, at random.
         seed (`int`, *optional*, defaults to `42`):
-            Seed of the shuffle before they are taken.
+            Seed of what is taken.
         max_bad_share (`float`, *optional*, defaults to `0.01`):
             Share of bad rows above which the run stops.
 
@@ -42,7 +51,7 @@ def load_am_deepseek(
         `Dataset` with columns `prompt` and `completion` (messages), `task`.
 
     Raises:
-        `ValueError`: If more than `max_bad_share` of the rows is bad.
+        `ValueError`: If more than `max_bad_share` of the rows is bad, or none is of the category.
     """
     return stream_rows(
         convert_row,
@@ -50,10 +59,22 @@ def load_am_deepseek(
         max_bad_share,
         max_rows=max_rows,
         seed=seed,
+        group=None if category == ALL else category,
+        group_of=category_of,
         source=source,
         split=split,
         data_files=data_files,
     )
+
+
+def category_of(row: dict) -> str:
+    """`info.category` of the reply, or of the last turn that has one, else `"unknown"`."""
+    turns = row.get("conversations")
+    for turn in reversed(turns if isinstance(turns, list) else []):
+        info = turn.get("info") if isinstance(turn, dict) else None
+        if isinstance(info, dict) and info.get("category"):
+            return str(info["category"])
+    return "unknown"
 
 
 def convert_row(row: dict) -> dict:
@@ -78,7 +99,7 @@ def convert_row(row: dict) -> dict:
         prompt.insert(0, {"role": "system", "content": row["system"]})
     completion = f"{THINK}\n{_unwrap(thought, THINK, END_THINK)}\n{END_THINK}\n{ANSWER}\n"
     completion += f"{_unwrap(answer, ANSWER, END_ANSWER)}\n{END_ANSWER}"
-    return sft_row(prompt, completion, f"am_deepseek/{info.get('category') or 'unknown'}")
+    return sft_row(prompt, completion, f"am_deepseek/{category_of(row)}")
 
 
 def split_value(value: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..settings.recipe_yaml import read_config
 from ..settings.value_types import fits
 from .docqa import load_docqa
+from .length import prompt_lengths
 from .memagent import load_memagent
 from .rows import RL_FEATURES
 from .synthetic import check_options, load_synthetic
@@ -60,9 +61,13 @@ def load_mixture(
     mixture: str | Path | dict,
     tokenizer: PreTrainedTokenizerBase | None = None,
     chat_template_kwargs: dict | None = None,
+    max_prompt_length: int | None = None,
 ) -> Dataset:
     """
     Load the sources of a mixture, take the rows asked for from each at random, and shuffle them together.
+
+    Where prompts over the window will be left out, `num_rows` are drawn among those that fit: MemAgent's are about as
+    long as the paper's window, and 1,000 drawn first would be far fewer afterwards.
 
     ```yaml
     seed: 42
@@ -85,13 +90,15 @@ def load_mixture(
             The run's tokenizer, with a chat template: `synthetic` needs it.
         chat_template_kwargs (`dict`, *optional*):
             What training passes to the template.
+        max_prompt_length (`int`, *optional*):
+            Tokens that a drawn prompt may have, by `tokenizer`. Default any number.
 
     Returns:
         `Dataset` with columns `prompt`, `answer`, `answer_kind`, `task`.
 
     Raises:
-        `ValueError`: If the mixture names what does not exist or more rows than a source has. Names are checked before
-            any source is read.
+        `ValueError`: If the mixture names what does not exist or more rows than a source has (that fit). Names are
+            checked before any source is read.
     """
     if not isinstance(mixture, dict):
         path = Path(mixture)
@@ -106,7 +113,7 @@ def load_mixture(
     for source in mixture["sources"]:
         _check_source(source, tokenizer)
     of_the_run = {"tokenizer": tokenizer, "chat_template_kwargs": chat_template_kwargs}
-    parts = [_load_part(source, seed, of_the_run) for source in mixture["sources"]]
+    parts = [_load_part(source, seed, of_the_run, max_prompt_length) for source in mixture["sources"]]
     return concatenate_datasets(parts).shuffle(seed=seed)
 
 
@@ -156,7 +163,7 @@ def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> No
             raise ValueError(f"{name} of source {loader!r} must be {kind}, but is {source[name]!r}")
 
 
-def _load_part(source: dict, seed: int, of_the_run: dict) -> Dataset:
+def _load_part(source: dict, seed: int, of_the_run: dict, max_prompt_length: int | None) -> Dataset:
     load = LOADERS[source["loader"]]
     options = {name: value for name, value in source.items() if name not in ("loader", "num_rows")}
     options |= {name: value for name, value in of_the_run.items() if name in inspect.signature(load).parameters}
@@ -166,4 +173,22 @@ def _load_part(source: dict, seed: int, of_the_run: dict) -> Dataset:
         return rows
     if num_rows > len(rows):
         raise ValueError(f"source {source['loader']!r} has {len(rows)} good rows: set num_rows to at most that")
-    return rows.shuffle(seed=seed).select(range(num_rows))
+    shuffled = rows.shuffle(seed=seed)
+    if max_prompt_length is None:
+        return shuffled.select(range(num_rows))
+    return _first_that_fit(shuffled, num_rows, max_prompt_length, source["loader"], of_the_run)
+
+
+def _first_that_fit(rows: Dataset, num_rows: int, max_prompt_length: int, loader: str, of_the_run: dict) -> Dataset:
+    """The first `num_rows` rows that fit. Measures no more of them than it takes, in lots of `num_rows`."""
+    fitting: list[int] = []
+    for start in range(0, len(rows), num_rows):
+        lot = range(start, min(start + num_rows, len(rows)))
+        lengths = prompt_lengths(rows.select(lot), **of_the_run)
+        fitting += [index for index, length in zip(lot, lengths, strict=True) if length <= max_prompt_length]
+        if len(fitting) >= num_rows:
+            return rows.select(fitting[:num_rows])
+    raise ValueError(
+        f"source {loader!r} has {len(fitting)} good rows of at most {max_prompt_length} tokens: set num_rows to at "
+        "most that, allow longer ones (`vllm_max_model_length`), or set `prompt_length_policy` to 'truncate_middle'"
+    )

@@ -6,8 +6,7 @@ Rows stay on disk: `datasets` maps them through Arrow files, so memory does not 
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
@@ -18,7 +17,7 @@ from ..rewards.answers import short_repr
 from ..rewards.tagged import answer_reward, format_reward
 from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
 from . import answer_format
-from .source import MAX_PARTICULARS, named_errors, read_source
+from .source import MAX_PARTICULARS, read_source
 
 
 logger = logging.getLogger(__name__)
@@ -126,48 +125,6 @@ def convert_rows(
         desc=f"Reading {source}",
     )
     return keep_valid(converted, source, max_bad_share)
-
-
-def stream_rows(
-    convert_row: Callable[[dict], dict],
-    features: Features,
-    max_bad_share: float,
-    max_rows: int,
-    seed: int,
-    **source: str | list[str] | None,
-) -> Dataset:
-    """
-    [`convert_rows`] for a source too large to download: the first `max_rows` rows of a shuffled stream.
-
-    Args:
-        max_rows (`int`):
-            Rows taken from the stream, good or bad.
-        seed (`int`):
-            Seed of the shuffle, which mixes the order of the files and `10 * ROWS_IN_MEMORY` neighbouring rows.
-        **source:
-            `source`, `split` and `data_files` of [`read_source`].
-    """
-    path = Path(source["source"]).expanduser()
-    files = [path, *path.glob("*")] if path.is_dir() else [path]
-    arguments = {  # no lists: datasets would take them for shards
-        "convert_row": convert_row,
-        "columns": tuple(features),
-        "code": code_hash(convert_row),
-        # datasets caches by these arguments alone, so a file that was edited must change them.
-        "stamps": tuple((str(file), file.stat().st_mtime_ns) for file in sorted(files) if file.exists()),
-        "max_rows": max_rows,
-        "seed": seed,
-        "source": source,
-    }
-    with named_errors(source["source"], "rows"):
-        converted = Dataset.from_generator(_generate, features=with_problem(features), gen_kwargs=arguments)
-    return keep_valid(converted, source["source"], max_bad_share)
-
-
-def _generate(convert_row, columns, code, stamps, max_rows, seed, source) -> Iterator[dict]:
-    stream = read_source(**source, streaming=True)
-    for row in stream.shuffle(seed=seed, buffer_size=10 * ROWS_IN_MEMORY).take(max_rows):
-        yield convert_or_name(row, convert_row, columns, code)
 
 
 def convert_or_name(row: dict, convert_row: Callable[[dict], dict], columns: tuple[str, ...], code: str) -> dict:

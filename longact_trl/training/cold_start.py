@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 from trl import ScriptArguments
 
-from ..data.am_deepseek import HUB_ID, load_am_deepseek
+from ..data.am_deepseek import CATEGORY, HUB_ID, load_am_deepseek
 from ..data.tiny_tasks import make_dataset
 
 
@@ -19,7 +19,9 @@ class ColdStartArguments(ScriptArguments):
             Hub id, file or folder in the schema of AM-DeepSeek-R1-0528-Distilled, or `"tiny_tasks"` for the embedded
             model's tasks with their demonstrations.
         data_files (`str`, *optional*):
-            Files of the dataset to read, such as `"*math*"`. Default all.
+            Files of the dataset to read, such as `"*if*"`. Default all.
+        category (`str`, *optional*, defaults to `"if"`):
+            Category of the rows to take: `if` (instruction following), another one of the dataset, or `all`.
         max_rows (`int`, *optional*, defaults to `20000`):
             Rows to take, at random.
     """
@@ -33,7 +35,13 @@ class ColdStartArguments(ScriptArguments):
     )
     data_files: str | None = field(
         default=None,
-        metadata={"help": "Files of the dataset to read, such as `'*math*'`. Default all."},
+        metadata={"help": "Files of the dataset to read, such as `'*if*'`. Default all."},
+    )
+    category: str = field(
+        default=CATEGORY,
+        metadata={
+            "help": "Category of the rows to take: `if` (instruction following), another one of the dataset, or `all`."
+        },
     )
     max_rows: int = field(default=20_000, metadata={"help": "Rows to take, at random."})
 
@@ -59,6 +67,7 @@ def load_demonstrations(script_args: ColdStartArguments, seed: int) -> Dataset:
             script_args.dataset_name,
             script_args.dataset_train_split,
             script_args.data_files,
+            script_args.category,
             script_args.max_rows,
             seed,
         )

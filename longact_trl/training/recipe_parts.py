@@ -68,6 +68,7 @@ def load_prompts(
     args: LongActConfig,
     tokenizer: PreTrainedTokenizerBase | None,
     recipe_dir: str | Path,
+    window: int | None = None,
 ) -> Dataset:
     """
     Read the training set that a recipe's arguments name.
@@ -76,11 +77,14 @@ def load_prompts(
         script_args (`RecipeArguments`):
             The recipe's own arguments.
         args (`LongActConfig`):
-            Training arguments, for `chat_template_kwargs`.
+            Training arguments, for `chat_template_kwargs` and `prompt_length_policy`.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
             For the sources of a mixture that measure what they make.
         recipe_dir (`str` or `Path`):
             Folder of the recipe, where a mixture's bare name is looked up.
+        window (`int`, *optional*):
+            Tokens that a prompt may have. A prompt that `prompt_length_policy` would leave out is then not drawn in
+            the first place, and a mixture's numbers of rows are those that are trained on.
 
     Returns:
         `Dataset` with columns `prompt`, `answer` and `answer_kind`.
@@ -89,7 +93,9 @@ def load_prompts(
         `ValueError`: If neither `mixture` nor `dataset_name` is set, or what is named cannot be read.
     """
     if script_args.mixture:
-        return load_mixture(find_config(script_args.mixture, recipe_dir), tokenizer, args.chat_template_kwargs)
+        measures = args.prompt_length_policy == "filter" and isinstance(tokenizer, PreTrainedTokenizerBase)
+        mixture, limit = find_config(script_args.mixture, recipe_dir), window if measures else None
+        return load_mixture(mixture, tokenizer, args.chat_template_kwargs, limit)
     if not script_args.dataset_name:
         raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
     return read_prompts(script_args.dataset_name, script_args.dataset_train_split)

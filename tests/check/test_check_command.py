@@ -11,7 +11,7 @@ from helpers.paths import RECIPES
 from helpers.recipes import RUNS
 from longact_trl.check.command import check
 from longact_trl.check.subject import read_subject
-from longact_trl.check.verdict import FAIL, UNKNOWN
+from longact_trl.check.verdict import FAIL, UNKNOWN, WARN
 from longact_trl.cli import app
 
 
@@ -45,7 +45,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command(write):
     """Exit codes, the recipe's own overrides, and a report that a person can read."""
     code, shown = run("--config", write(), "--sparsity_ratio", "0.5")
-    assert code == 0 and shown.endswith("15 pass ")
+    assert code == 0 and shown.endswith("16 pass ")
     assert "sparsity_ratio 0.5" in shown and "floor(0.5·32) = 16 channels" in shown
     bars = re.findall(r"[\d,]+ – [\d,]+ █* ?(\d+)", shown)
     assert len(bars) == 10 and sum(map(int, bars)) == 90
@@ -57,6 +57,18 @@ def test_the_command(write):
     code, shown = run("--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none")
     assert code == 1 and "does not fit" in shown
     assert "`--accelerate-config zero3.yaml` → 47.3 GiB" in shown
+
+
+@pytest.mark.parametrize("gpu, status", [(True, FAIL), (False, WARN)])
+def test_a_cold_start_that_is_missing_is_said_and_all_else_is_checked(tmp_path, monkeypatch, gpu, status):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    subject, verdicts = check("qwen3_8b.yaml")
+    [start] = [verdict for verdict in verdicts if verdict.check == "starts from"]
+    assert start.status == status and "There is no model in 'runs/sft_qwen3_8b'" in start.text
+    assert "sft_cold_start.py --config sft_qwen3_8b.yaml`" in start.text and "Qwen/Qwen3-8B`." in start.text
+    assert subject.described_by == "Qwen/Qwen3-8B-Base" and subject.window == 32768 - 4096
+    assert next(v for v in verdicts if v.check == "model and λ").text.startswith("8.19B parameters; floor(λ·D) =")
 
 
 @pytest.mark.parametrize("mode, shared", [("auto", True), ("off", False)])

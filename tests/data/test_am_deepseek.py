@@ -1,4 +1,7 @@
 import logging
+from collections import Counter
+from copy import deepcopy
+from math import log
 
 import pytest
 from datasets import Dataset
@@ -6,9 +9,10 @@ from trl.data_utils import apply_chat_template, is_conversational
 
 from helpers.data import read_fixture, write_jsonl
 from helpers.paths import FIXTURES
-from longact_trl.data import rows as rows_module
+from longact_trl.data import stream
 from longact_trl.data.am_deepseek import load_am_deepseek
 from longact_trl.data.rows import SFT_FEATURES
+from longact_trl.data.stream import reservoir
 from longact_trl.rewards.tagged import format_reward
 
 
@@ -17,7 +21,7 @@ SOURCE = str(FIXTURES / "am_deepseek.jsonl")
 
 @pytest.fixture
 def am():
-    return load_am_deepseek(SOURCE, max_bad_share=0.5)
+    return load_am_deepseek(SOURCE, category="all", max_bad_share=0.5)
 
 
 def test_tags_are_rebuilt(am):
@@ -49,7 +53,7 @@ def test_trl_renders_prompt_and_completion(am, tokenizer):
 
 def test_bad_rows_are_counted_and_named(caplog):
     with caplog.at_level(logging.WARNING):
-        load_am_deepseek(SOURCE, max_bad_share=0.5)
+        load_am_deepseek(SOURCE, category="all", max_bad_share=0.5)
     assert "5 of 11 rows are bad" in caplog.text
     for reason in (
         "no think_content and no <think> in the value",
@@ -61,28 +65,82 @@ def test_bad_rows_are_counted_and_named(caplog):
         assert f"1 x {reason} (rows " in caplog.text
 
 
-def test_no_more_is_streamed_than_asked_for(tmp_path, monkeypatch):
-    row = read_fixture("am_deepseek.jsonl")[0]
-    source = write_jsonl(tmp_path / "many.jsonl", [row] * 5000)
-    read = []
-    convert = rows_module.convert_or_name
-    monkeypatch.setattr(rows_module, "convert_or_name", lambda *args: read.append(1) or convert(*args))
-    assert len(load_am_deepseek(source, max_rows=30)) == len(read) == 30
+def rows_of(category: str, number: int, name: str) -> list[dict]:
+    """Rows of one category, each of which says where it is from."""
+    rows = []
+    for i in range(number):
+        row = deepcopy(read_fixture("am_deepseek.jsonl")[0])
+        for turn in row["conversations"]:
+            turn["info"]["category"] = category
+        rows.append({**row, "system": f"{name} {i}"})
+    return rows
 
 
-def test_the_seed_decides_which_rows(tmp_path):
-    row = read_fixture("am_deepseek.jsonl")[0]
-    rows = [{**row, "system": f"You are number {i}."} for i in range(200)]
-    source = write_jsonl(tmp_path / "many.jsonl", rows)
+def systems(rows: Dataset) -> list[str]:
+    return [prompt[0]["content"] for prompt in rows["prompt"]]
+
+
+def test_the_cold_start_is_of_instruction_following(tmp_path):
+    mixed = rows_of("math", 20, "math") + rows_of("if", 9, "if") + rows_of("code", 20, "code")
+    source = write_jsonl(tmp_path / "mixed.jsonl", mixed)
+    assert sorted(systems(load_am_deepseek(source))) == [f"if {i}" for i in range(9)]
+    assert len(load_am_deepseek(source, category="all")) == 49
+    assert set(load_am_deepseek(source, category="code")["task"]) == {"am_deepseek/code"}
+    with pytest.raises(ValueError, match=r"no row of 'iff': there are math \(20\), code \(20\), if \(9\)$"):
+        load_am_deepseek(source, category="iff")
+
+
+def test_fewer_rows_than_asked_for_are_said(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_am_deepseek(write_jsonl(tmp_path / "few.jsonl", rows_of("if", 9, "if")), max_rows=10)
+    assert "there are only 9 of the 10 rows asked for" in caplog.text
+
+
+def test_rows_are_drawn_alike_from_files_of_any_size(tmp_path):
+    folder = tmp_path / "am"
+    folder.mkdir()
+    for number, size in enumerate((300, 1200, 100)):
+        write_jsonl(folder / f"part_{number}.jsonl", rows_of("if", size, f"{number}"))
+    drawn = [system.split() for system in systems(load_am_deepseek(str(folder), max_rows=400))]
+    assert len(drawn) == len({tuple(words) for words in drawn}) == 400
+    counts = Counter(file for file, _ in drawn)
+    for file, share in {"0": 75, "1": 300, "2": 25}.items():  # a quarter of each, within four standard deviations
+        assert abs(counts[file] - share) < 4 * (share * 0.75) ** 0.5, counts
+    assert [file for file, _ in drawn] != sorted(file for file, _ in drawn)
+
+
+def test_every_row_of_a_stream_is_as_likely():
+    counts, draws = Counter(), 4000
+    for seed in range(draws):
+        counts.update(dict(reservoir("abcdefgh", 3, seed)).values())
+    assert sum(counts.values()) == 3 * draws
+    for row in "abcdefgh":
+        assert abs(counts[row] / draws - 3 / 8) < 4 * (3 / 8 * 5 / 8 / draws) ** 0.5, counts
+
+
+def test_what_may_yet_be_replaced_is_little(tmp_path, monkeypatch):
+    """A stream is read once, and of n rows about size · (1 + ln(n / size)) are converted."""
+    source = write_jsonl(tmp_path / "many.jsonl", rows_of("if", 3000, "row"))
+    converted = []
+    convert = stream.convert_or_name
+    monkeypatch.setattr(stream, "convert_or_name", lambda *args: converted.append(1) or convert(*args))
+    assert len(load_am_deepseek(source, max_rows=30)) == 30
+    assert len(converted) < 2 * 30 * (1 + log(100))
+
+
+def test_the_seed_decides_which_rows_and_their_order(tmp_path):
+    source = write_jsonl(tmp_path / "many.jsonl", rows_of("if", 200, "row"))
     first, again, other = (load_am_deepseek(source, max_rows=20, seed=seed).to_list() for seed in (1, 1, 2))
     assert first == again != other
+    everything = [systems(load_am_deepseek(source, seed=seed)) for seed in (1, 2)]
+    assert sorted(everything[0]) == sorted(everything[1]) and everything[0] != everything[1]
 
 
 def test_an_edited_file_is_read_again(tmp_path):
     rows = read_fixture("am_deepseek.jsonl")[:2]
     path = tmp_path / "some.jsonl"
-    assert len(load_am_deepseek(write_jsonl(path, rows))) == 2
-    assert len(load_am_deepseek(write_jsonl(path, rows * 2))) == 4
+    assert len(load_am_deepseek(write_jsonl(path, rows), category="math")) == 2
+    assert len(load_am_deepseek(write_jsonl(path, rows * 2), category="math")) == 4
 
 
 def test_several_files_of_a_folder_may_be_chosen(tmp_path):
@@ -91,4 +149,4 @@ def test_several_files_of_a_folder_may_be_chosen(tmp_path):
     rows = read_fixture("am_deepseek.jsonl")[:2]
     for name in ("math_1", "math_2", "code"):
         Dataset.from_list(rows).to_parquet(folder / f"{name}.parquet")
-    assert len(load_am_deepseek(str(folder), data_files="*math*")) == 4
+    assert len(load_am_deepseek(str(folder), data_files="*math*", category="math")) == 4

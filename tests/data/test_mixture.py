@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 import yaml
+from datasets import Dataset
 
 from helpers.data import assert_golds_earn_the_reward, read_fixture, write_jsonl
 from helpers.paths import FIXTURES, RECIPES
@@ -144,6 +145,38 @@ def test_more_rows_than_there_are(mixture):
     mixture["sources"][1]["num_rows"] = 61
     with pytest.raises(ValueError, match="source 'memagent' has 60 good rows"):
         load_mixture(mixture)
+
+
+def test_rows_are_drawn_among_those_that_fit(mixture, tokenizer):
+    """As many as asked for, none too long, in the order in which they are drawn without a window; the rest stays."""
+
+    def drawn(**kwargs) -> tuple[Dataset, dict[str, int]]:
+        rows = load_mixture(mixture, tokenizer, **kwargs)
+        assert sum(row["task"].startswith("docqa/") for row in rows) == 12  # all of it: the length policy's to judge
+        prompts = [row["prompt"] for row in rows if row["task"] == "memagent/hotpotqa"]
+        return rows, {prompt[0]["content"]: prompt_length(prompt, tokenizer, {}) for prompt in prompts}
+
+    free, lengths = drawn()
+    window = sorted(lengths.values())[10]
+    _, fitting = drawn(max_prompt_length=window)
+    assert len(lengths) == len(fitting) == 20 and max(fitting.values()) <= window < max(lengths.values())
+    assert {prompt for prompt, length in lengths.items() if length <= window} <= set(fitting)
+    assert drawn(max_prompt_length=max(lengths.values()) + 1000)[0].to_list() == free.to_list()
+
+
+def test_no_more_prompts_are_measured_than_are_taken(mixture, tokenizer, monkeypatch):
+    measured = []
+    measure = mixture_module.prompt_lengths
+    monkeypatch.setattr(
+        mixture_module, "prompt_lengths", lambda rows, **k: measured.append(rows) or measure(rows, **k)
+    )
+    load_mixture(mixture, tokenizer, max_prompt_length=100_000)
+    assert [len(rows) for rows in measured] == [20]
+
+
+def test_fewer_rows_that_fit_than_asked_for(mixture, tokenizer):
+    with pytest.raises(ValueError, match=r"'memagent' has \d+ good rows of at most 40 tokens: set num_rows.*truncate"):
+        load_mixture(mixture, tokenizer, max_prompt_length=40)
 
 
 def test_a_missing_file(tmp_path):

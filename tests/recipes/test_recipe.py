@@ -1,8 +1,10 @@
 """The recipe as a user writes it, up to the first thing that needs a hub or a GPU."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,13 +14,15 @@ from helpers.paths import RECIPES, ROOT
 from helpers.recipes import ALL, RUNS
 from longact_trl import LongActConfig
 from longact_trl.settings.recipe_yaml import parse_recipe, read_config
+from longact_trl.settings.starting_point import check_cold_start, missing_cold_start
 from longact_trl.training.cold_start import ColdStartArguments
 from longact_trl.training.recipe_parts import RecipeArguments
 
 
 SFT = [p for p in RUNS if p.name.startswith("sft_")]
 TRAINING = [p for p in RUNS if p not in SFT]
-PAPER_ARMS = ("dense", "lambda_02", "lambda_04", "random", "min", "grpo", "clip_cov", "kl_cov")
+DENSE_ARMS = ("dense_grpo", "dense_clip_cov", "dense_kl_cov")  # beside Table 4, in no table of the paper
+PAPER_ARMS = ("dense", "lambda_02", "lambda_04", "random", "min", "grpo", "clip_cov", "kl_cov", *DENSE_ARMS)
 ARMS = [("", ""), ("sft_", ""), *[("paper/", f"_{arm}") for arm in PAPER_ARMS]]  # λ = 0.3 and the cold start first
 CPU = ["--use_cpu", "true", "--bf16", "false"]  # this machine, not the recipe's
 
@@ -29,7 +33,7 @@ def parse(*argv: str):
 
 def test_every_config_is_found():
     names = {p.relative_to(RECIPES).as_posix() for p in RUNS}
-    assert len(names) == len(ARMS) * 2 + 2 == 22  # and the two that run on a CPU
+    assert len(names) == len(ARMS) * 2 + 2 == 28  # and the two that run on a CPU
     arms = {f"{folder}qwen3_{size}{suffix}.yaml" for folder, suffix in ARMS for size in ("8b", "4b")}
     assert names == {"quickstart.yaml", "sft_tiny.yaml"} | arms
     bases = {"grpo_base.yaml", "sft_base.yaml", "mixture.yaml", "quickstart_data.yaml"}
@@ -61,32 +65,39 @@ def test_no_two_runs_write_into_one_folder():
 def difference(arm: str, size: str) -> dict:
     """Keys in which an arm differs from the λ = 0.3 run, the folder apart."""
     ours, main = (read_config(RECIPES / name) for name in (f"paper/qwen3_{size}_{arm}.yaml", f"qwen3_{size}.yaml"))
-    assert main["model_name_or_path"] == f"Qwen/Qwen3-{size.upper()}"
+    assert main["model_name_or_path"] == read_config(RECIPES / f"sft_qwen3_{size}.yaml")["output_dir"]
     return {key: value for key, value in ours.items() if value != main.get(key) and key != "output_dir"}
 
 
 @pytest.mark.parametrize("size", ["8b", "4b"])
 def test_an_arm_differs_in_what_it_is_about(size):
     dense = {"strategy": "dense"}
+    grpo = {"loss_type": "grpo", "epsilon_high": 0.2, "dynamic_sampling": False, "overlong_buffer": 0}
     clip_cov = {"policy_loss": "clip_cov", "clip_cov_ratio": 2e-4, "clip_cov_lb": 1.0, "clip_cov_ub": 5.0}
+    clip_cov |= {"epsilon": 1.0, "epsilon_high": 1.0}
     kl_cov = {"policy_loss": "kl_cov", "kl_cov_ratio": 2e-3, "kl_cov_coef": 1.0, "steps_per_generation": 32}
-    alone = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16}  # prompts cannot be shared
+    kl_cov |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16}  # prompts cannot be shared
     assert {arm: difference(arm, size) for arm in PAPER_ARMS} == {
         "dense": dense,
         "lambda_02": {"sparsity_ratio": 0.2},
         "lambda_04": {"sparsity_ratio": 0.4},
         "random": {"strategy": "random"},
         "min": {"strategy": "min"},
-        "grpo": {**dense, "loss_type": "grpo", "epsilon_high": 0.2, "dynamic_sampling": False, "overlong_buffer": 0},
-        "clip_cov": {**dense, **clip_cov, "epsilon": 1.0, "epsilon_high": 1.0},
-        "kl_cov": {**dense, **kl_cov, **alone},
+        # Table 4 is LongAct under each algorithm: masks stay as in the λ = 0.3 run.
+        "grpo": grpo,
+        "clip_cov": clip_cov,
+        "kl_cov": kl_cov,
+        "dense_grpo": {**dense, **grpo},
+        "dense_clip_cov": {**dense, **clip_cov},
+        "dense_kl_cov": {**dense, **kl_cov},
     }
+    assert read_config(RECIPES / f"qwen3_{size}.yaml")["strategy"] == "massive"
 
 
 @pytest.mark.parametrize("name", ["qwen3_8b.yaml", "qwen3_4b.yaml"])
 def test_the_papers_settings(name):
     script_args, args, model_args = parse("--config", name)
-    assert model_args.model_name_or_path == {"qwen3_8b.yaml": "Qwen/Qwen3-8B", "qwen3_4b.yaml": "Qwen/Qwen3-4B"}[name]
+    assert model_args.model_name_or_path == f"runs/sft_{name.removesuffix('.yaml')}"
     assert (args.learning_rate, args.sparsity_ratio, args.temperature, args.beta) == (1e-6, 0.3, 1.0, 0.0)
     assert (args.loss_type, args.epsilon, args.epsilon_high) == ("dapo", 0.2, 0.28)
     assert (args.max_completion_length, args.vllm_max_model_length, args.num_generations) == (4096, 32768, 16)
@@ -164,16 +175,51 @@ def test_an_unknown_flag_is_refused():
         parse("--config", "qwen3_8b.yaml", "--sparsity_ration", "0.2")
 
 
-def test_the_users_command_goes_as_far_as_the_download(tmp_path):
-    """Parsed, validated, and stopped by the hub: nothing else is in the way."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml"]
-    command += ["recipes/grpo_longact.py", "--config", "qwen3_8b.yaml", *CPU, "--use_vllm", "false"]
-    command += ["--output_dir", str(tmp_path)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+def launch(folder: Path, *flags: str) -> str:
+    """What the user's command says on a machine without GPU and Hub, started in a folder without runs."""
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        f"{ROOT}/accelerate_configs/cpu.yaml",
+    ]
+    command += [f"{RECIPES}/grpo_longact.py", "--config", "qwen3_8b.yaml", *CPU, "--use_vllm", "false", *flags]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode != 0
-    assert "couldn't find them in the cached files" in done.stderr
-    assert "Qwen/Qwen3-8B" in done.stderr
+    return done.stderr
+
+
+def test_the_users_command_without_a_cold_start_says_both_ways_on(tmp_path):
+    """And each of them is a command that goes further."""
+    said = launch(tmp_path)
+    assert "There is no model in 'runs/sft_qwen3_8b': the cold start has not been run." in said
+    assert "couldn't find" not in said  # nothing was asked for
+    way_on = re.search(r"Run it: `(accelerate launch [^`]+)`, or .*: `([^`]+)`", said)
+    _, _, _, zero3, recipe, *config = way_on[1].split()
+    assert (zero3, recipe) == (f"{ROOT}/accelerate_configs/zero3.yaml", f"{RECIPES}/sft_cold_start.py")
+    cold_start = parse_recipe((ColdStartArguments, SFTConfig, ModelConfig), [*config, *CPU], RECIPES)
+    assert (cold_start[2].model_name_or_path, cold_start[1].output_dir) == ("Qwen/Qwen3-8B-Base", "runs/sft_qwen3_8b")
+    said = launch(tmp_path, *way_on[2].split())
+    assert "Qwen/Qwen3-8B" in said and "couldn't find them in the cached files" in said  # stopped by the Hub alone
+
+
+@pytest.mark.parametrize("size", ["8b", "4b"])
+def test_a_cold_start_counts_once_it_has_come_to_its_end(tmp_path, monkeypatch, size):
+    monkeypatch.chdir(tmp_path)
+    model = f"runs/sft_qwen3_{size}"
+    assert missing_cold_start(model, RECIPES).base_model == f"Qwen/Qwen3-{size.upper()}-Base"
+    (tmp_path / model / "checkpoint-100").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=r"has not come to its end\. Run it: `[^`]+ --resume_from_checkpoint auto`, or"
+    ):
+        check_cold_start(model, RECIPES)
+    (tmp_path / model / "config.json").touch()
+    for there in (model, f"{model}/", "Qwen/Qwen3-8B", "runs/my_model", None):  # or no cold start of the recipes
+        check_cold_start(there, RECIPES)
 
 
 def test_trl_still_has_the_fields_that_the_recipes_set():

@@ -64,7 +64,7 @@ def spans(row: dict) -> list[slice]:
 @pytest.mark.parametrize("source", ["am_deepseek", "tiny_tasks"])
 def test_two_steps_with_packing_learn_the_response_only(tmp_path, am, trainers, source):
     name = str(am) if source == "am_deepseek" else "tiny_tasks"
-    run(tmp_path / "out", "--dataset_name", name, "--max_rows", "20", "--learning_rate", "0")
+    run(tmp_path / "out", "--dataset_name", name, "--max_rows", "20", "--category", "all", "--learning_rate", "0")
     [trainer] = trainers
     assert trainer.state.global_step == 2
     assert (trainer.padding_free, trainer.completion_only_loss) == (True, True)
@@ -118,7 +118,8 @@ def test_the_papers_settings(size):
     command = ["--config", f"sft_qwen3_{size.lower()}.yaml", *CPU]
     types = (ColdStartArguments, SFTConfig, ModelConfig)
     script_args, args, model_args = parse_recipe(types, command, RECIPES)
-    assert model_args.model_name_or_path == f"Qwen/Qwen3-{size}"
+    assert model_args.model_name_or_path == f"Qwen/Qwen3-{size}-Base"
+    assert (script_args.category, args.eos_token) == ("if", "<|im_end|>")
     assert script_args.dataset_name == "a-m-team/AM-DeepSeek-R1-0528-Distilled"
     assert (script_args.max_rows, args.max_length, args.max_steps, args.packing) == (20_000, 16_384, 900, True)
     assert (args.learning_rate, args.lr_scheduler_type, args.completion_only_loss) == (2e-5, "cosine", True)
