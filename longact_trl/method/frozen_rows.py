@@ -97,7 +97,7 @@ def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, ro
         param (`nn.Parameter` of shape (rows, ...)):
             Parameter whose first dimension is output rows; a `DTensor` under FSDP2.
         rows (`torch.BoolTensor` of shape (rows,)):
-            `True` where the first moment is cleared.
+            `True` where the first moment is cleared; of shape (1, rows) where the second dimension is output rows.
 
     Raises:
         `ValueError`: If the optimizer keeps its state where it cannot be reached.
@@ -110,7 +110,7 @@ def clear_first_moment(optimizer: torch.optim.Optimizer, param: nn.Parameter, ro
     elif set(FIRST_MOMENTS) & set(optimizer.state.get(param, ())):  # plain torch, also with FSDP2's DTensors
         for key in set(FIRST_MOMENTS) & set(optimizer.state[param]):
             if optimizer.state[param][key] is not None:  # SGD without momentum
-                zero_rows(optimizer.state[param][key], rows)
+                zero_rows(optimizer.state[param][key], rows.flatten(), rows.dim() - 1)
     elif optimizer.state:  # not just the time before the first step
         name = type(getattr(optimizer, "optimizer", optimizer)).__name__  # accelerate wraps it
         raise ValueError(
@@ -141,7 +141,7 @@ def _clear_zero3(param: nn.Parameter, rows: torch.Tensor) -> None:
 
 def _clear_flat(moment: torch.Tensor, start: int, numel: int, rows: torch.Tensor) -> None:
     """Clear rows in a flat piece that holds elements `start…` of a parameter of `numel` elements (then padding)."""
-    row_size = numel // rows.numel()
     element = torch.arange(start, min(start + moment.numel(), numel), device=moment.device)
-    drop = rows.to(moment.device)[element // row_size]
+    row = element // (numel // rows.numel()) if rows.dim() == 1 else element % rows.numel()
+    drop = rows.flatten().to(moment.device)[row]
     moment.view(-1)[: element.numel()].masked_fill_(drop, 0)

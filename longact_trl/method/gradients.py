@@ -11,6 +11,7 @@ Masks must be the same on every rank: the sum of differently masked gradients tr
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from .gradient_norms import GradientNorms
-from .projections import Projection
+from .projections import Projection, num_rows, row_dim
 from .row_sparse import NotCopied, is_plain_linear, is_worthwhile, with_row_sparse_gradient
 
 
@@ -33,7 +34,7 @@ class GradientMasker:
 
     Args:
         projections (`list[Projection]`):
-            Projections to mask. In a fused module the rows of other projections (V) stay as they are.
+            Projections to mask. In a module that makes more (V, the gate of an output), those rows stay as they are.
         row_sparse (`str`, *optional*, defaults to `"off"`):
             Whether a linear layer's weight gradient is computed in selected rows only: `"on"`, `"off"`, or `"auto"`,
             where that was measured to be faster.
@@ -46,14 +47,15 @@ class GradientMasker:
         self.projections = list(projections)
         self.row_sparse = row_sparse
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._dropped: dict[nn.Module, torch.Tensor] = {}  # module -> bool (rows of its output,), True = zero it
-        self._computed: dict[nn.Module, torch.Tensor] = {}  # module -> indices of the rows that are not dropped
+        # By the module of a projection, which stands for all modules of the same weight:
+        self._dropped: dict[nn.Module, torch.Tensor] = {}  # bool (rows of its output,), True = zero it
+        self._computed: dict[nn.Module, torch.Tensor] = {}  # indices of the rows that are not dropped
         self._row_sparse: dict[nn.Module, bool] = {}  # whether all its gradients were, since the last step or masks
+        self._modules = {p.module: p.modules for p in self.projections}
         self.norms = GradientNorms()
         for projection in self.projections:
             module = projection.module
-            rows = module.out_features
-            self._dropped.setdefault(module, torch.zeros(rows, dtype=torch.bool))[projection.rows] = True
+            self._dropped.setdefault(module, torch.zeros(num_rows(module), dtype=torch.bool))[projection.rows] = True
             if not row_parameters(module):
                 raise ValueError(
                     f"{projection.name} has no trainable parameter, so LongAct has nothing to mask. Unfreeze it, or, "
@@ -63,17 +65,27 @@ class GradientMasker:
     def attach(self) -> None:
         """Register the hooks. Call it after the model was wrapped for distributed training."""
         self._computed.clear()  # the model may have moved to another device
-        for module, dropped in self._dropped.items():
-            if self.row_sparse != "off" and is_plain_linear(module):
-                # First among the hooks: DeepSpeed's, which follow, free the weight and wrap this output.
-                self._handles.append(module.register_forward_hook(NotCopied(self._skip_rows), prepend=True))
-            for param in row_parameters(module):
-                self._dropped[module] = dropped.to(param.device)
+        for module, modules in self._modules.items():
+            for each in modules:
+                if self.row_sparse != "off" and is_plain_linear(each):
+                    # First among the hooks: DeepSpeed's, which follow, free the weight and wrap this output.
+                    hook = NotCopied(partial(self._skip_rows, module))
+                    self._handles.append(each.register_forward_hook(hook, prepend=True))
+            for param, dim in self._parameters(module).items():
+                self._dropped[module] = self._dropped[module].to(param.device)
                 if isinstance(param, DTensor):
-                    hook = self._mask_shard(module)
+                    hook = self._mask_shard(module, dim)
                     self._handles.append(param.register_post_accumulate_grad_hook(hook))
                 else:
-                    self._handles.append(param.register_hook(self._mask_full(module)))
+                    self._handles.append(param.register_hook(self._mask_full(module, dim)))
+
+    def _parameters(self, module: nn.Module) -> dict[nn.Parameter, int]:
+        """Parameters of the modules that `module` stands for, each once, and the dimension that counts their rows."""
+        return {
+            param: row_dim(each) if param.dim() == 2 else 0
+            for each in self._modules[module]
+            for param in row_parameters(each)
+        }
 
     def detach(self) -> None:
         """Remove all hooks."""
@@ -90,7 +102,7 @@ class GradientMasker:
 
         Returns:
             `dict[nn.Parameter, torch.BoolTensor]`: For each masked parameter, the rows that were selected and no
-                longer are (rows of the module,).
+                longer are, in the dimension of its rows: (rows of the module,), or (1, rows) where it is transposed.
         """
         before = {module: dropped.clone() for module, dropped in self._dropped.items()}
         for projection in self.projections:
@@ -99,9 +111,9 @@ class GradientMasker:
         self._computed.clear()
         self._row_sparse.clear()
         return {
-            param: dropped & ~before[module]
+            param: (dropped & ~before[module]).view(*[1] * dim, -1)
             for module, dropped in self._dropped.items()
-            for param in row_parameters(module)
+            for param, dim in self._parameters(module).items()
         }
 
     def pop_squared_norms(self) -> torch.Tensor:
@@ -112,37 +124,37 @@ class GradientMasker:
         self._row_sparse.clear()
         return self.norms.pop(next(iter(self._dropped.values())).device)
 
-    def _skip_rows(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+    def _skip_rows(self, owner: nn.Module, module: nn.Module, args: tuple, output: torch.Tensor):
         if not output.requires_grad:
             return None
-        if module not in self._computed:
-            self._computed[module] = (~self._dropped[module]).nonzero().flatten()
-        rows = self._computed[module]
+        if owner not in self._computed:
+            self._computed[owner] = (~self._dropped[owner]).nonzero().flatten()
+        rows = self._computed[owner]
         num_tokens = output.numel() // module.out_features
         share = rows.numel() / module.out_features
         row_sparse = is_worthwhile(self.row_sparse, output.device.type, num_tokens, share)
-        self._row_sparse[module] = row_sparse and self._row_sparse.get(module, True)
+        self._row_sparse[owner] = row_sparse and self._row_sparse.get(owner, True)
         if not row_sparse:
             return None
         self.norms.skips_rows = True
         return with_row_sparse_gradient(output, args[0], module, rows)
 
-    def _mask_full(self, module: nn.Module):
+    def _mask_full(self, module: nn.Module, dim: int):
         def hook(grad: torch.Tensor) -> torch.Tensor | None:
             if self._row_sparse.get(module):
                 return None  # is masked already
             dropped = self._dropped[module]
-            self.norms.add(grad, dropped)
+            self.norms.add(grad.movedim(dim, 0), dropped)
             # masked_fill, not multiplication: NaN · 0 is NaN.
-            return grad.masked_fill(_over_rows(dropped, grad), 0)
+            return grad.masked_fill(_over_rows(dropped, grad, dim), 0)
 
         return hook
 
-    def _mask_shard(self, module: nn.Module):
+    def _mask_shard(self, module: nn.Module, dim: int):
         def hook(param: nn.Parameter) -> None:  # even if row-sparse here: other ranks may have had fewer tokens
             dropped = self._dropped[module]
-            self.norms.add(param.grad.to_local(), _local_part(param.grad, dropped))
-            zero_rows(param.grad, dropped)
+            self.norms.add(param.grad.to_local().movedim(dim, 0), _local_part(param.grad, dropped, dim))
+            zero_rows(param.grad, dropped, dim)
 
         return hook
 
@@ -179,7 +191,7 @@ def row_parameters(module: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in module.named_parameters() if p.requires_grad and "lora_A" not in name]
 
 
-def zero_rows(tensor: torch.Tensor, rows: torch.Tensor) -> None:
+def zero_rows(tensor: torch.Tensor, rows: torch.Tensor, dim: int = 0) -> None:
     """
     Set rows of a tensor to zero in place, on this rank's share of it.
 
@@ -188,16 +200,18 @@ def zero_rows(tensor: torch.Tensor, rows: torch.Tensor) -> None:
             Plain tensor, or a `DTensor` sharded over dimension 0.
         rows (`torch.BoolTensor` of shape (rows,)):
             `True` where a row becomes zero.
+        dim (`int`, *optional*, defaults to `0`):
+            Dimension of `tensor` that counts rows.
     """
     if isinstance(tensor, DTensor):
-        rows, tensor = _local_part(tensor, rows), tensor.to_local()
-    tensor.masked_fill_(_over_rows(rows, tensor), 0)
+        rows, tensor = _local_part(tensor, rows, dim), tensor.to_local()
+    tensor.masked_fill_(_over_rows(rows, tensor, dim), 0)
 
 
-def _local_part(tensor: DTensor, rows: torch.Tensor) -> torch.Tensor:
+def _local_part(tensor: DTensor, rows: torch.Tensor, dim: int) -> torch.Tensor:
     shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-    return rows[offset[0] : offset[0] + shape[0]]
+    return rows[offset[dim] : offset[dim] + shape[dim]]
 
 
-def _over_rows(rows: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    return rows.to(tensor.device).view(-1, *[1] * (tensor.dim() - 1))
+def _over_rows(rows: torch.Tensor, tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    return rows.to(tensor.device).view(*[1] * dim, -1, *[1] * (tensor.dim() - dim - 1))

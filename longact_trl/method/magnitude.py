@@ -67,30 +67,36 @@ class MagnitudeObserver:
         def after_forward(module: nn.Module, args: tuple, output: object) -> None:
             groups.clear()
 
-        def after_projection(projection: Projection):
+        def after_projection(projections: list[Projection]):
             def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
                 if groups:
-                    self._add(projection, output.detach()[..., projection.rows], groups)
+                    self._add(projections, output.detach(), groups)
 
             return hook
 
+        parts: dict[nn.Module, list[Projection]] = {}  # of each module: a fused one is read once for Q and K
+        for projection in self.projections:
+            for module in projection.modules:
+                parts.setdefault(module, []).append(projection)
         handles = []
         try:
             handles.append(model.register_forward_pre_hook(before_forward, with_kwargs=True))
             handles.append(model.register_forward_hook(after_forward, always_call=True))
-            for projection in self.projections:
-                handles.append(projection.module.register_forward_hook(after_projection(projection)))
+            for module, projections in parts.items():
+                handles.append(module.register_forward_hook(after_projection(projections)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _add(self, projection: Projection, output: torch.Tensor, groups: list["_Group"]) -> None:
-        with torch.no_grad():
-            norms = sum(_group_norms(output[group.row], group) for group in groups)
-            if projection.name in self._sums:
-                norms = norms + self._sums[projection.name]
-            self._sums[projection.name] = norms
+    @torch.no_grad()
+    def _add(self, projections: list[Projection], output: torch.Tensor, groups: list["_Group"]) -> None:
+        first = min(p.slices[0].start for p in projections)  # no head lies above the first of its projection
+        last = max(p.slices[-1].stop for p in projections)
+        norms = sum(_group_norms(output[group.row, ..., first:last], group) for group in groups)
+        for p in projections:
+            rows = slice(p.rows.start - first, p.rows.stop - first) if isinstance(p.rows, slice) else p.rows - first
+            self._sums[p.name] = norms[rows] + self._sums.get(p.name, 0)
 
     def compute(self) -> Magnitudes:
         """

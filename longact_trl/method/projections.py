@@ -1,26 +1,40 @@
 """Where the Q, K and V projections live in a model: which module, which of its output rows, which heads.
 
-Row `offset + h * head_dim + d` of the projection's weight produces channel `d` of head `h`.
+| attention                | modules                                | rows of Q and K                          |
+|--------------------------|----------------------------------------|------------------------------------------|
+| separate                 | `q_proj`, `k_proj` and other names     | all                                      |
+| gated                    | `q_proj`                               | every other head_dim; between: the gate  |
+| fused                    | `qkv_proj`, `query_key_value`, …       | blocks, or interleaved head by head      |
+| latent (DeepSeek's MLA)  | `q_b_proj`, `kv_b_proj`, `kv_a_proj_…` | see docs/models.md                       |
+| K makes V too            | `k_proj` without a `v_proj`            | Q's only: rows that make V train dense   |
+| K and V of another layer | `q_proj` alone                         | Q's; K is measured where it is made      |
+
+What shapes do not tell is in `attention_table.py`, a line for each class.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+import torch
 from torch import nn
 
+from .attention_table import FUSED, GATED, NO_QUERIES, OUTPUTS, SEPARATE
 
-LOOKED_FOR = "`q_proj` and `k_proj` (Llama, Mistral, Qwen2, Qwen3) or a fused `qkv_proj` (Phi-3)"
+
+NOT_SOFTMAX = ("Delta", "Lightning")
+"""Words in the names of recurrent layers that are called attention where the config has no `layer_types`."""
 
 
 @dataclass(frozen=True)
 class Projection:
     """
-    One of the Q, K or V projections of an attention layer.
+    One of the Q, K or V projections of an attention layer: its heads, each a slice of a module's output rows.
 
     Args:
         name (`str`):
-            Dotted path in the model without PEFT's prefix, e.g. `"model.layers.0.self_attn.q_proj"`. The two halves
-            of a fused projection are told apart by a suffix: `"….qkv_proj:q"`.
+            Dotted path in the model without PEFT's prefix, e.g. `"model.layers.0.self_attn.q_proj"`. A projection
+            that is a part of a module, or has another name there, is told by a suffix: `"….qkv_proj:q"`.
         kind (`str`):
             `"q"`, `"k"` or `"v"`.
         module (`nn.Module`):
@@ -30,7 +44,11 @@ class Projection:
         head_dim (`int`):
             Channels per head.
         offset (`int`, *optional*, defaults to `0`):
-            First output row of this projection in `module`; non-zero only in a fused projection.
+            First output row of the first head in `module`.
+        starts (`tuple[int, ...]`, *optional*):
+            First output row of each head, where heads do not stand side by side.
+        tied (`tuple[nn.Module, ...]`, *optional*):
+            Further modules that hold the same weight, as in Zamba, where several layers are one block.
     """
 
     name: str
@@ -39,70 +57,248 @@ class Projection:
     num_heads: int
     head_dim: int
     offset: int = 0
+    starts: tuple[int, ...] = ()
+    tied: tuple[nn.Module, ...] = ()
 
     @property
-    def rows(self) -> slice:
-        """Output rows of `module` that belong to this projection."""
-        return slice(self.offset, self.offset + self.num_heads * self.head_dim)
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All modules that hold this weight."""
+        return (self.module, *self.tied)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Output rows of each head in `module`."""
+        starts = self.starts or range(self.offset, self.offset + self.num_heads * self.head_dim, self.head_dim)
+        return tuple(slice(start, start + self.head_dim) for start in starts)
+
+    @cached_property
+    def rows(self) -> slice | torch.Tensor:
+        """Output rows of `module` that belong to this projection, head by head: an index, a slice where it can be."""
+        slices = self.slices
+        if all(one.stop == following.start for one, following in zip(slices, slices[1:], strict=False)):
+            return slice(slices[0].start, slices[-1].stop)
+        return torch.tensor([row for head in slices for row in range(head.start, head.stop)], device="cpu")
 
 
 def find_projections(model: nn.Module, kinds: Sequence[str] = ("q", "k")) -> list[Projection]:
     """
-    Find the attention projections of a decoder by structure.
+    Find the self-attention projections of a decoder by structure. Vision towers, encoders, cross-attention and
+    recurrent layers have none.
 
     Args:
         model (`nn.Module`):
-            A causal language model, plain or wrapped by PEFT.
+            A causal language model, also one that reads images, plain or wrapped by PEFT.
         kinds (`Sequence[str]`, *optional*, defaults to `("q", "k")`):
-            Which of `"q"`, `"k"` and `"v"` to return.
+            Which of `"q"`, `"k"` and `"v"` to return. Rows that make K and V at once are neither.
 
     Returns:
-        `list[Projection]`: In layer order, Q before K before V.
+        `list[Projection]`: In layer order, Q before K before V, each weight once.
 
     Raises:
-        `ValueError`: If an attention layer has neither separate nor fused projections, or its rows are not a whole
-            number of heads.
+        `ValueError`: If it is not known which rows of an attention layer are Q's or K's; names layer and reason.
     """
-    found: list[Projection] = []
-    unknown: list[str] = []
-    for name, module in model.named_modules():
-        if not type(module).__name__.endswith(("Attention", "Attention2", "SdpaAttention")):
-            continue
-        projections = list(_projections_of(name.removeprefix("base_model.model."), module))
-        if not projections:
-            unknown.append(f"{name} ({type(module).__name__}: {', '.join(n for n, _ in module.named_children())})")
-        found += [p for p in projections if p.kind in kinds]
-    if unknown or not found:
-        where = f"Not understood: {unknown[0]}." if unknown else "The model has no module named …Attention."
+    found: dict[tuple, Projection] = {}
+    layers = list(_attention_layers(model))
+    for name, attention in layers:
+        for projection in _projections_of(name, attention):
+            if projection.kind in kinds:
+                key = (id(_weight_of(projection.module)), projection.kind, projection.offset, projection.starts)
+                first = found.setdefault(key, projection)
+                if projection.module not in first.modules:
+                    found[key] = replace(first, tied=(*first.tied, projection.module))
+    if not layers:
         raise ValueError(
-            f"LongAct needs the Q and K projections of every attention layer and looked for {LOOKED_FOR}. {where}"
+            f"{type(model).__name__} has no attention layer, so there is no W_Q and no W_K: LongAct has nothing to "
+            "mask. Train it with GRPOTrainer, or with `strategy: dense`."
         )
-    return found
+    return list(found.values())
+
+
+def text_decoder(model: nn.Module) -> nn.Module:
+    """
+    The part of a model that reads and writes text.
+
+    Args:
+        model (`nn.Module`):
+            A language model, also one that reads images, plain or wrapped by PEFT.
+
+    Returns:
+        `nn.Module`: Its decoder, as `get_decoder` of transformers finds it; `model` itself where it has none.
+    """
+    if hasattr(model, "get_base_model"):  # PEFT
+        model = model.get_base_model()
+    if not hasattr(model, "get_decoder"):
+        return model
+    decoder = model.get_decoder()
+    return decoder if hasattr(decoder, "get_decoder") else model.base_model  # `decoder` of ModernBERT is its head
+
+
+def _attention_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Softmax self-attention of the decoder: dotted paths without PEFT's prefix, and modules."""
+    decoder = text_decoder(model)
+    wanted = set(decoder.modules()) - _modules_of_others(decoder)
+    layer_types = getattr(getattr(decoder, "config", None), "layer_types", None) or ()
+    for name, module in model.named_modules():
+        if module not in wanted or not _is_attention(module):
+            continue
+        path, index = name.lower(), getattr(module, "layer_idx", None)
+        if "cross" in path or "encoder_attn" in path or "Cross" in type(module).__name__:
+            continue
+        kind = layer_types[index] if isinstance(index, int) and index < len(layer_types) else ""
+        if "linear" in kind or any(word in type(module).__name__ for word in NOT_SOFTMAX):
+            continue
+        if any(_is_attention(child) for child in module.modules() if child is not module):
+            continue  # a block around an attention
+        yield name.removeprefix("base_model.model."), module
+
+
+def _modules_of_others(decoder: nn.Module) -> set[nn.Module]:
+    """Modules of models inside a decoder that read something else than tokens: images, sound."""
+    models = (m for m in decoder.modules() if hasattr(m, "get_decoder") and m is not decoder)
+    others = (m for m in models if any(word in type(m.config).__name__ for word in ("Vision", "Audio")))
+    return {module for m in others for module in m.modules()}
+
+
+def _is_attention(module: nn.Module) -> bool:
+    name = type(module).__name__
+    return ("Attention" in name and not name.endswith("Layer")) or name.endswith("MLA")
 
 
 def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
-    children = dict(attention.named_children())
-    if "qkv_proj" in children:
-        fused, config, head_dim = children["qkv_proj"], attention.config, attention.head_dim
-        heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads, "v": config.num_key_value_heads}
-        if sum(heads.values()) * head_dim != fused.out_features:
+    children = {n: _unwrapped(child) for n, child in attention.named_children()}
+    classes = [base.__name__ for base in type(attention).__mro__]
+    if reason := next((NO_QUERIES[c] for c in classes if c in NO_QUERIES), None):
+        raise ValueError(f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) {reason}.")
+    if "kv_b_proj" in children:
+        yield from _latent(name, attention, children)
+        return
+    for child, module in children.items():
+        layout = next((FUSED[key] for key in (*((c, child) for c in classes), child) if key in FUSED), None)
+        if layout and (hasattr(module, "weight") or hasattr(module, "base_layer")):
+            yield from _fused(f"{name}.{child}", attention, module, children, layout)
+            return
+        if {"q_proj", "k_proj"} <= dict(module.named_children()).keys():  # projections in a module of their own
+            inner = {n: _unwrapped(c) for n, c in module.named_children()}
+            yield from _separate(f"{name}.{child}", attention, children | inner, SEPARATE[0], classes)
+            return
+    for names in SEPARATE:
+        if names[0] in children:
+            yield from _separate(name, attention, children, names, classes)
+            return
+    raise ValueError(
+        f"LongAct needs the Q and K projections of every attention layer and does not know those of {name} "
+        f"({classes[0]}: {', '.join(children)}). CONTRIBUTING.md says how a family is added."
+    )
+
+
+def _separate(
+    name: str, attention: nn.Module, children: Mapping[str, nn.Module], names: Sequence[str], classes: Sequence[str]
+) -> Iterator[Projection]:
+    query, key, value = (children.get(n) for n in names)
+    head_dim = _head_dim(attention)
+    if query is None or num_rows(query) % head_dim:
+        raise _wrong_rows(f"{name}.{names[0]}", query, head_dim)
+    key = children.get("kv_proj") if key is None else key
+    if key is not None and num_rows(key) % head_dim:
+        raise _wrong_rows(f"{name}.{names[1]}", key, head_dim)
+    makes_value = key is not None and not any(n.startswith(names[2]) for n in children)
+    value_dim = num_rows(value) * head_dim // num_rows(key) if value is not None and key is not None else head_dim
+    heads, stride = num_rows(query) // head_dim, head_dim
+    output = _output(children)
+    if output is not None and (expected := _num_columns(output) // value_dim) != heads:
+        if heads != 2 * expected or not set(classes) & GATED:
             raise ValueError(
-                f"{name}.qkv_proj has {fused.out_features} rows, but {heads['q']} query, {heads['k']} key and "
-                f"{heads['v']} value heads of {head_dim} channels make {sum(heads.values()) * head_dim}."
+                f"{name}.{names[0]} has {num_rows(query)} rows, but the output projection takes {expected} heads of "
+                f"{value_dim} channels, and queries of {head_dim} channels would be {expected * head_dim} rows: it is "
+                "not known which rows are Q's. CONTRIBUTING.md says how a family is added."
             )
-        offset = 0
-        for kind, num_heads in heads.items():
-            yield Projection(f"{name}.qkv_proj:{kind}", kind, fused, num_heads, head_dim, offset)
-            offset += num_heads * head_dim
-    elif "q_proj" in children and "k_proj" in children:
-        for kind in ("q", "k", "v"):
-            module = children.get(f"{kind}_proj")
-            if module is None:  # V may be missing: LongAct does not need it
-                continue
-            num_heads, rest = divmod(module.out_features, attention.head_dim)
-            if rest:
-                raise ValueError(
-                    f"{name}.{kind}_proj has {module.out_features} rows, which is no multiple of its head_dim "
-                    f"{attention.head_dim}."
-                )
-            yield Projection(f"{name}.{kind}_proj", kind, module, num_heads, attention.head_dim)
+        heads, stride = expected, 2 * head_dim  # of each head: the query, then the gate of its output
+    yield _projection(name, "q", names[0], query, head_dim, range(0, heads * stride, stride))
+    for kind, module, child, dim in (("k", key, names[1], head_dim), ("v", value, names[2], value_dim)):
+        if module is not None and not makes_value:
+            yield _projection(name, kind, child, module, dim, range(0, num_rows(module), dim))
+
+
+def _fused(
+    name: str, attention: nn.Module, module: nn.Module, children: Mapping[str, nn.Module], layout
+) -> Iterator[Projection]:
+    head_dim, rows = _head_dim(attention), num_rows(module)
+    heads = _num_columns(_output(children)) // head_dim
+    pairs, rest = divmod(rows - heads * head_dim, 2 * head_dim)
+    if rest or pairs <= 0 or heads % pairs:
+        raise ValueError(
+            f"{name} has {rows} rows, but {heads} query heads of {head_dim} channels, as the output projection takes, "
+            f"leave {rows - heads * head_dim} for keys and values, which is no whole number of heads."
+        )
+    path, _, child = name.rpartition(".")
+    for kind, firsts in zip("qkv", layout(heads, pairs), strict=True):
+        yield _projection(path, kind, child, module, head_dim, [first * head_dim for first in firsts])
+
+
+def _latent(name: str, attention: nn.Module, children: Mapping[str, nn.Module]) -> Iterator[Projection]:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): a head of K is made in two places."""
+    nope, rope, value_dim = (getattr(attention, n) for n in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    heads, rest = divmod(num_rows(children["kv_b_proj"]), nope + value_dim)
+    child = next((n for n in ("q_b_proj", "q_gate_proj", "q_proj") if n in children), None)
+    query = children.get(child)
+    stride = nope + rope + (value_dim if child == "q_gate_proj" else 0)  # there each query's gate follows it
+    down = children.get("kv_a_proj_with_mqa")
+    if rest or query is None or num_rows(query) != heads * stride or (rope and down is None):
+        raise ValueError(
+            f"{name} ({type(attention).__name__}: {', '.join(children)}) is a latent attention, but its rows are not "
+            f"heads of {nope} + {rope} channels for keys and {value_dim} for values."
+        )
+    yield _projection(name, "q", child, query, nope + rope, range(0, heads * stride, stride))
+    up, step = children["kv_b_proj"], nope + value_dim
+    yield _projection(name, "k", "kv_b_proj", up, nope, range(0, heads * step, step))
+    if rope:  # one head of rotated channels that all heads share
+        yield _projection(name, "k", "kv_a_proj_with_mqa", down, rope, [num_rows(down) - rope])
+    yield _projection(name, "v", "kv_b_proj", up, value_dim, range(nope, heads * step, step))
+
+
+def _projection(
+    path: str, kind: str, child: str, module: nn.Module, head_dim: int, starts: Sequence[int]
+) -> Projection:
+    name = f"{path}.{child}" if child == f"{kind}_proj" else f"{path}.{child}:{kind}"
+    projection = Projection(name, kind, module, len(starts), head_dim, starts[0], tuple(starts))
+    return replace(projection, starts=()) if isinstance(projection.rows, slice) else projection
+
+
+def num_rows(module: nn.Module) -> int:
+    """Output rows of a linear module, GPT-2's Conv1D or the PEFT layer around one."""
+    return module.nf if hasattr(module, "nf") else module.out_features
+
+
+def row_dim(module: nn.Module) -> int:
+    """Dimension of a module's weight that counts output rows: 0, or 1 in GPT-2's Conv1D, which is transposed."""
+    return int(hasattr(module, "nf"))
+
+
+def _num_columns(module: nn.Module) -> int:
+    return module.nx if hasattr(module, "nx") else module.in_features
+
+
+def _output(children: Mapping[str, nn.Module]) -> nn.Module | None:
+    return next((children[n] for n in OUTPUTS if n in children), None)
+
+
+def _head_dim(attention: nn.Module) -> int:
+    for name in ("head_dim", "attention_head_size", "head_size", "dim_head"):
+        if hasattr(attention, name):
+            return getattr(attention, name)
+    return attention.split_size // attention.n_head  # GPT
+
+
+def _wrong_rows(name: str, module: nn.Module | None, head_dim: int) -> ValueError:
+    rows = 0 if module is None else num_rows(module)
+    return ValueError(f"{name} has {rows} rows, which is no multiple of its head_dim {head_dim}.")
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The linear layer inside one that only clips or names it (Gemma 4, Moshi)."""
+    inner = getattr(module, "linear", None)
+    return inner if isinstance(inner, nn.Module) and not hasattr(module, "weight") else module
+
+
+def _weight_of(module: nn.Module) -> nn.Parameter:
+    return getattr(module, "base_layer", module).weight

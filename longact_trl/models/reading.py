@@ -110,13 +110,36 @@ def yarn_reach(config: "PretrainedConfig") -> int | None:
     return int(rope["original_max_position_embeddings"] * rope.get("factor", 1))
 
 
+def model_class_of(config: "PretrainedConfig") -> "type[PreTrainedModel] | None":
+    """
+    The class that a model is trained as: what its configuration names, as TRL reads it, else what transformers has
+    for such a configuration. A composite one, whose checkpoint also holds a vision tower, is loaded whole.
+
+    Args:
+        config (`PretrainedConfig`):
+            A language model's configuration.
+
+    Returns:
+        `type[PreTrainedModel]` or `None`: `None` for custom code, and for what writes no text.
+    """
+    import transformers
+
+    text, whole = transformers.MODEL_FOR_CAUSAL_LM_MAPPING, transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    known = [mapping[type(config)] for mapping in (text, whole) if type(config) in mapping]
+    named = getattr(transformers, (getattr(config, "architectures", None) or [""])[0], None)
+    if named in known:
+        return named
+    fitting = [one for one in known if one.config_class is type(config)]  # Qwen3.5's text model takes another config
+    return next(iter(fitting or known), None)
+
+
 def skeleton_of(config: "PretrainedConfig") -> nn.Module:
     """
     A model without weights: every module is there, on the meta device.
 
     Args:
         config (`PretrainedConfig`):
-            A causal language model's configuration.
+            A language model's configuration, also one that reads images.
 
     Returns:
         `nn.Module`
@@ -124,12 +147,11 @@ def skeleton_of(config: "PretrainedConfig") -> nn.Module:
     Raises:
         `ValueError`: If it is none that transformers itself can build.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    model_class = model_class_of(config)
+    if model_class is None:
         raise ValueError(f"A {config.model_type!r} is none of which transformers has a causal language model.")
     with torch.device("meta"):  # not `from_config`, which ZeRO-3 makes allocate
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+        return model_class(config)
 
 
 def load_skeleton(model: str) -> nn.Module:

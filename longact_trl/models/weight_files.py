@@ -47,15 +47,13 @@ class WeightFiles:
         with self._open(tensor) as file:
             return tuple(file.get_slice(tensor).get_shape())
 
-    def read(self, tensor: str, rows: slice = slice(None)) -> torch.Tensor:
+    def read(self, tensor: str) -> torch.Tensor:
         """
-        Some rows of a tensor.
+        A tensor.
 
         Args:
             tensor (`str`):
                 Its name in the files.
-            rows (`slice`, *optional*):
-                Which rows; all by default.
 
         Returns:
             `torch.Tensor`: In the dtype of the file.
@@ -64,7 +62,7 @@ class WeightFiles:
             `ValueError`: If there is no such tensor.
         """
         with self._open(tensor) as file:
-            return file.get_slice(tensor)[rows]
+            return file.get_tensor(tensor)
 
     def _open(self, tensor: str):
         if tensor not in self:

@@ -9,6 +9,8 @@ DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
 OWN_MASK = ("doge", "nemotron")
 """Types of models that use transformers' AttentionInterface, and read the mask beside it."""
+ROPE_BY_LENGTH = {"dynamic", "longrope"}
+"""Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
 
 
 def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
@@ -77,6 +79,11 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
         return f"{type(config).__name__} reads its attention mask itself."
     if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
+    if types := sorted(_rope_types(config) & ROPE_BY_LENGTH):
+        return (
+            f"{type(config).__name__} has rotary positions of type {types[0]!r}, whose frequencies depend on the "
+            "width of the batch."
+        )
     for name in ("sliding_window", "attn_logit_softcapping", "attention_dropout"):
         if value := getattr(config, name, None):
             return f"{type(config).__name__} has `{name}`={value}, which packed attention does not compute."
@@ -91,3 +98,10 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
             "a load-balancing loss would count a prompt once instead of for each row. Set `router_aux_loss_coef: 0`."
         )
     return None
+
+
+def _rope_types(config: PretrainedConfig) -> set[str]:
+    """Types of rotary positions, of all layers or of each kind of layers."""
+    parameters = config.rope_parameters or {}
+    kinds = [parameters, *(part for part in parameters.values() if isinstance(part, dict))]
+    return {kind["rope_type"] for kind in kinds if "rope_type" in kind}

@@ -158,7 +158,7 @@ class MaskRefreshCallback(TrainerCallback):
         self.metrics[f"longact/{name}"].append(value)
 
     def _log_masks(self, masks: dict[str, torch.Tensor]) -> None:
-        for kind in ("q", "k"):
+        for kind in sorted({p.kind for p in self.projections}, reverse=True):  # no K where all K's rows make V too
             rows = _cat(masks[p.name] for p in self.projections if p.kind == kind)
             self._log(f"density_{kind}", rows.float().mean().item())
         new = _cat(masks.values())

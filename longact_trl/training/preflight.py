@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     PretrainedConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -21,7 +20,7 @@ from ..method.gradients import GradientMasker
 from ..method.masks import num_selected
 from ..method.projections import find_projections
 from ..method.strategies import STRATEGIES
-from ..models.reading import skeleton_of, window_of
+from ..models.reading import model_class_of, skeleton_of, window_of
 from .config import LongActConfig
 
 
@@ -104,7 +103,7 @@ def check_model_config(
             "The model's weights are quantised and cannot be trained. Pass a `peft_config` (LoRA on q_proj and "
             "k_proj), or a checkpoint that is not quantised."
         )
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:  # custom code: checked once the model is there
+    if model_class_of(config) is None:  # custom code: checked once the model is there
         return
     skeleton = skeleton_of(config)
     projections = find_projections(skeleton)

@@ -125,7 +125,8 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
             check_no_weight_decay(self.optimizer, self._masked_parameters())
 
     def _masked_parameters(self) -> set[torch.nn.Parameter]:
-        return {param for p in self.mask_refresh.projections for param in row_parameters(p.module)}
+        modules = {module for p in self.mask_refresh.projections for module in p.modules}
+        return {param for module in modules for param in row_parameters(module)}
 
     # When masks are measured and refreshed
 
@@ -209,8 +210,8 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
         names = super().get_decay_parameter_names(model)
         if not self.mask_refresh.strategy.masks:
             return names
-        masked = self._masked_parameters()
-        return [name for name in names if model.get_parameter(name) not in masked]
+        masked, parameters = self._masked_parameters(), dict(model.named_parameters(remove_duplicate=False))
+        return [name for name in names if parameters.get(name) not in masked]  # a norm without weight names one
 
     # Train, save, resume
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ...method.masks import select_rows
-from ...method.projections import Projection, find_projections
+from ...method.projections import Projection, find_projections, row_dim
 from ...models.reading import load_skeleton
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import layer_of
@@ -101,13 +101,17 @@ def _compare(projection: Projection, before: WeightFiles, after: WeightFiles) ->
         shapes = before.shape(tensor), after.shape(tensor)
         if shapes[0] != shapes[1]:
             raise ValueError(f"{tensor} is {shapes[0]} in {before.name}, but {shapes[1]} in {after.name}.")
-        old, new = (files.read(tensor, projection.rows) for files in (before, after))
+        old, new = (_rows_of(projection, files.read(tensor)) for files in (before, after))
         shape = (projection.num_heads, projection.head_dim, -1)
         old, new = old.to(new.dtype).float().view(shape), new.float().view(shape)
         changed = changed | (old != new).any(-1)
         update = update + (new - old).square().sum(-1)
         weight = weight + old.square().sum(-1)
     return Drift(changed, update.sqrt(), weight.sqrt())
+
+
+def _rows_of(projection: Projection, tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.t() if row_dim(projection.module) and tensor.dim() == 2 else tensor)[projection.rows]
 
 
 def find_masks(trained: str | Path) -> TrainingMasks | None:

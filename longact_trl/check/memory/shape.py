@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
+from transformers import PretrainedConfig
 
 from ...method.projections import find_projections
-from ...models.reading import skeleton_of
+from ...models.reading import model_class_of, skeleton_of
 
 
 if TYPE_CHECKING:
@@ -87,15 +87,21 @@ def shape_of(config: PretrainedConfig, peft_config: "PeftConfig | None" = None) 
         `ModelShape`: Its sizes.
 
     Raises:
-        `ValueError`: If the model is none that transformers brings along, or is a mixture of experts.
+        `ValueError`: If the model is none that transformers brings along, a mixture of experts, or has layers that
+            are not alike.
     """
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if model_class_of(config) is None:
         raise ValueError(f"{type(config).__name__} is custom code: its sizes are known only once it is loaded.")
     text = config.get_text_config()
     if getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None):
         raise ValueError(f"{type(config).__name__} is a mixture of experts, for which there is no memory formula yet.")
     skeleton = skeleton_of(config)
-    query, key = find_projections(skeleton)[:2]
+    projections = find_projections(skeleton)
+    query, key = projections[:2]
+    alike = {(p.kind, p.num_heads, p.head_dim, len(p.starts)) for p in projections}
+    equal_layers = len(alike) == 2 and len(projections) == 2 * text.num_hidden_layers
+    if text is not config or not equal_layers or ".self_attn." not in query.name:
+        raise ValueError(f"{type(config).__name__} is no stack of equal layers, for which alone there is a formula.")
     layer = skeleton.get_submodule(query.name.split(".self_attn")[0])
     layer_parameters = sum(p.numel() for p in layer.parameters())
     qk_norm = hasattr(layer.self_attn, "q_norm")
