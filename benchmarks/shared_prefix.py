@@ -100,7 +100,7 @@ def make_batch(shape: Shape, vocab_size: int, device: torch.device) -> dict:
 
 def serve(options: argparse.Namespace) -> None:
     """Answer each line of standard input, a kind of pass, with its seconds and memory before and so far."""
-    from longact_trl.training.shared_prefix import forward_once, packed_attention_in
+    from longact_trl.packing.forward import forward_once, packed_attention_in
 
     answers, sys.stdout = sys.stdout, sys.stderr
     arm, shape = options.worker.split(":")

@@ -66,8 +66,8 @@ def prompts():
 @pytest.fixture
 def packed(monkeypatch) -> list:
     """Every layout that was planned: a test that compares the plain path with itself would be of no use."""
+    from longact_trl.packing import forward
     from longact_trl.packing.layout import plan
-    from longact_trl.training import shared_prefix
 
     layouts = []
 
@@ -75,7 +75,7 @@ def packed(monkeypatch) -> list:
         layouts.append(plan(*args))
         return layouts[-1]
 
-    monkeypatch.setattr(shared_prefix, "plan", noting)
+    monkeypatch.setattr(forward, "plan", noting)
     return layouts
 
 

@@ -6,6 +6,7 @@ Q and K are the outputs of the linear projections, before q_norm/k_norm and befo
 Shapes: B batch, S sequence, H heads, D channels per head, C = H·D channels of a projection.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -44,6 +45,8 @@ class MagnitudeObserver:
         """Forget everything observed so far."""
         self.num_sequences = 0
         self._sums: dict[str, torch.Tensor] = {}
+        # Of prefixes that several passes share, by projection and prefix: which comes first is not known here.
+        self._prefixes: dict[tuple[str, int], _KeptSquares] = defaultdict(_KeptSquares)
 
     @contextmanager
     def observe(self, model: nn.Module) -> Iterator[None]:
@@ -93,10 +96,24 @@ class MagnitudeObserver:
     def _add(self, projections: list[Projection], output: torch.Tensor, groups: list["_Group"]) -> None:
         first = min(p.slices[0].start for p in projections)  # no head lies above the first of its projection
         last = max(p.slices[-1].stop for p in projections)
-        norms = sum(_group_norms(output[group.row, ..., first:last], group) for group in groups)
-        for p in projections:
+        norms = [
+            self._norms(projections[0].name, output[group.row, ..., first:last], group)
+            for group in groups
+            if group.segments or group.kept is not None
+        ]
+        for p in projections if norms else ():
             rows = slice(p.rows.start - first, p.rows.stop - first) if isinstance(p.rows, slice) else p.rows - first
-            self._sums[p.name] = norms[rows] + self._sums.get(p.name, 0)
+            self._sums[p.name] = sum(norms)[rows] + self._sums.get(p.name, 0)
+
+    def _norms(self, module: str, row: torch.Tensor, group: "_Group") -> torch.Tensor:
+        """Sum over a group's sequences of their L2 norms over tokens, (S, C) in any dtype to float64 (C,)."""
+        segments = [_sum_of_squares(row[segment]) for segment in group.segments]
+        if group.kept is None:
+            shared = _sum_of_squares(row[group.prefix])
+        else:
+            shared, segments = self._prefixes[module, group.kept.number].add(row[group.prefix], group, segments)
+        zero = row.new_zeros(row.shape[-1], dtype=torch.float64)
+        return sum(((shared + segment).sqrt().double() for segment in segments), zero)
 
     def compute(self) -> Magnitudes:
         """
@@ -107,8 +124,11 @@ class MagnitudeObserver:
             `dict[str, torch.Tensor]`: Projection name to float32 magnitudes of shape (H, D) on the CPU.
 
         Raises:
-            `ValueError`: If no rank has observed a sequence, or a projection took no part in the forward pass.
+            `ValueError`: If no rank has observed a sequence, or a projection took no part in the forward pass, or
+                sequences were observed without the prefix that they share.
         """
+        if any(squares.waiting for squares in self._prefixes.values()):
+            raise ValueError("Sequences were observed whose prompt was not: observe every pass over it.")
         if self.num_sequences:
             for projection in self.projections:
                 if projection.name not in self._sums:
@@ -165,12 +185,30 @@ class _Group(NamedTuple):
     row: int  # of the batch
     prefix: slice
     segments: Sequence[slice | torch.Tensor]
+    kept: Any = None  # what other passes share with it: has a number and a length
+    seen: int = 0  # tokens of `kept` before the prefix
 
 
-def _group_norms(row: torch.Tensor, group: _Group) -> torch.Tensor:
-    """Sum over a group's sequences of their L2 norms over tokens, (S, C) in any dtype to float64 (C,)."""
-    shared = _sum_of_squares(row[group.prefix])
-    return sum((shared + _sum_of_squares(row[segment])).sqrt().double() for segment in group.segments)
+class _KeptSquares:
+    """Sums of squares (C,) over a prefix that is shared by several passes, and the segments that wait for the last."""
+
+    def __init__(self):
+        self.parts: dict[int, torch.Tensor] = {}  # by first token
+        self.num_tokens = 0
+        self.waiting: list[torch.Tensor] = []
+
+    def add(
+        self, tokens: torch.Tensor, group: _Group, segments: list[torch.Tensor]
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """The whole prefix's sum, once it is known, and the segments' that it can now be added to."""
+        if len(tokens) and group.seen not in self.parts:  # a second pass over it is no second measurement
+            self.parts[group.seen] = _sum_of_squares(tokens)
+            self.num_tokens += len(tokens)
+        self.waiting += segments
+        if self.num_tokens < len(group.kept):
+            return None, []
+        complete, self.waiting = self.waiting, []
+        return sum(self.parts[start] for start in sorted(self.parts)), complete
 
 
 def _sum_of_squares(tokens: torch.Tensor) -> torch.Tensor:
@@ -181,7 +219,9 @@ def _sum_of_squares(tokens: torch.Tensor) -> torch.Tensor:
 def _groups(kwargs: Mapping[str, Any]) -> list[_Group]:
     """The sequences of a forward pass: packed behind shared prompts, or each in a row of its own."""
     if "shared_prefix" in kwargs:
-        return [_Group(0, group.prefix, group.segments) for group in kwargs["shared_prefix"].groups]
+        return [
+            _Group(0, group.prefix, group.segments, group.kept, group.seen) for group in kwargs["shared_prefix"].groups
+        ]
     return [_Group(row, slice(0, 0), [tokens]) for row, tokens in enumerate(_real_tokens(kwargs))]
 
 

@@ -4,7 +4,8 @@ Attention over packed groups, in memory that grows with tokens and not with thei
 Attention to a prefix and attention within a segment are two kernel calls whose results merge by their log-sum-exp.
 The backward pass of a flash kernel needs of its forward pass only each query's output and log-sum-exp, so calling it
 for each block with the merged ones gives exact gradients; ring attention (arXiv:2310.01889) does so across devices. No
-prompt's K or V is copied for its completions.
+prompt's K or V is copied for its completions. A prefix that other passes share is one more block of keys, read from a
+`KeptPrefix`, to which the block's gradients go.
 
 Shapes: T packed tokens, H query heads, K key heads, D channels per head.
 """
@@ -12,11 +13,12 @@ Shapes: T packed tokens, H query heads, K key heads, D channels per head.
 from functools import partial
 
 import torch
+from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layout import PackedLayout
+from .layout import Block, PackedLayout
 
 
 SUFFIX = "_shared_prefix"
@@ -56,11 +58,16 @@ def _attention(usual, module, query, key, value, attention_mask, scaling=None, s
     if torch.is_autocast_enabled(query.device.type):  # as SDPA itself would: q_norm in float32 leaves q and k so
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    return packed_attention(query, key, value, shared_prefix, scaling).transpose(1, 2), None
+    return packed_attention(query, key, value, shared_prefix, scaling, module).transpose(1, 2), None
 
 
 def packed_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: PackedLayout, scale: float | None = None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: PackedLayout,
+    scale: float | None = None,
+    module: nn.Module | None = None,
 ) -> torch.Tensor:
     """
     Attention in which each row of a packed batch sees its own prefix and segment, causally.
@@ -76,40 +83,64 @@ def packed_attention(
             Where rows begin and end.
         scale (`float`, *optional*):
             Factor of the scores, 1/√D by default.
+        module (`nn.Module`, *optional*):
+            The attention layer, under which prefixes shared with other passes are kept.
 
     Returns:
         `torch.Tensor` of shape (1, H, T, D): Outputs, contiguous if heads and tokens are exchanged.
     """
-    return _PackedAttention.apply(query, key, value, layout, scale)
+    return _PackedAttention.apply(query, key, value, layout, scale, module)
 
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, layout, scale):
+    def forward(ctx, query, key, value, layout, scale, module):
         out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
         end = 0  # of the queries that have attended to something
-        for queries, keys, causal in layout.blocks():
-            block = _attend(query[:, :, queries], key[:, :, keys], value[:, :, keys], causal, scale)
+        for block in layout.blocks():
+            queries = block.queries
+            attended = _attend(query[:, :, queries], *_keys(block, key, value, module), block.causal, scale)
             if queries.stop > end:
-                out[:, :, queries], lse[:, :, queries] = block
+                out[:, :, queries], lse[:, :, queries] = attended
                 end = queries.stop
             else:
-                _merge(out[:, :, queries], lse[:, :, queries], *block)
+                _merge(out[:, :, queries], lse[:, :, queries], *attended)
+        if layout.writes:
+            for group in layout.kept_prefixes():
+                group.kept.write(module, group.seen, key[:, :, group.prefix], value[:, :, group.prefix])
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.layout, ctx.scale = layout, scale
+        ctx.layout, ctx.scale, ctx.module = layout, scale, module
         return out
 
     @staticmethod
     def backward(ctx, grad):
         query, key, value, out, lse = ctx.saved_tensors
+        layout, module = ctx.layout, ctx.module
         grads = [torch.zeros_like(x) for x in (query, key, value)]
-        for queries, keys, causal in ctx.layout.blocks():
-            of = [query[:, :, queries], key[:, :, keys], value[:, :, keys], out[:, :, queries], lse[:, :, queries]]
-            parts = _attend_backward(grad[:, :, queries], *of, causal, ctx.scale)
-            for total, part, tokens in zip(grads, parts, (queries, keys, keys), strict=True):
-                total[:, :, tokens] += part
-        return *grads, None, None
+        for block in layout.blocks():
+            queries = block.queries
+            of = [query[:, :, queries], *_keys(block, key, value, module), out[:, :, queries], lse[:, :, queries]]
+            grad_query, *others = _attend_backward(grad[:, :, queries], *of, block.causal, ctx.scale)
+            grads[0][:, :, queries] += grad_query
+            if block.kept is None:
+                for total, part in zip(grads[1:], others, strict=True):
+                    total[:, :, block.keys] += part
+            else:
+                block.kept.add_gradients(module, others)
+        for group in layout.kept_prefixes():
+            stop = group.seen + group.prefix.stop - group.prefix.start
+            from_elsewhere = group.kept.gradients(module, group.seen, stop, query.device)
+            if from_elsewhere is not None:
+                for total, part in zip(grads[1:], from_elsewhere, strict=True):
+                    total[:, :, group.prefix] += part
+        return *grads, None, None, None
+
+
+def _keys(block: Block, key: torch.Tensor, value: torch.Tensor, module: nn.Module) -> tuple[torch.Tensor, ...]:
+    if block.kept is None:
+        return key[:, :, block.keys], value[:, :, block.keys]
+    return block.kept.read(module, block.keys.stop, key.device)
 
 
 def _merge(out: torch.Tensor, lse: torch.Tensor, block_out: torch.Tensor, block_lse: torch.Tensor) -> None:

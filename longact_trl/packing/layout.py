@@ -6,16 +6,21 @@ A micro-batch without its repetitions: every prompt once, its completions behind
 
 Prefix: a prompt without its last token. Segment: that last token and a completion. Prefix and segment together are a
 row, each token once, and every completion token is predicted from within its own segment. The repeated token costs one
-position a row. A prompt that stands in one row only has no prefix: its segment is the whole row.
+position a row. A prompt that stands in one row only has no prefix: its segment is the whole row. A prefix that other
+forward passes share is a [`KeptPrefix`]: its tokens may be in the row, in part or not at all.
 
 Shapes: B rows, S columns of the padded batch; T packed tokens.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from trl.trainer.utils import split_tensor_dict
+
+from .kept import KeptPrefix
+from .schedule import Turn, prompt_numbers
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,31 @@ class Group:
             Packed tokens that all rows of the group begin with; may be empty.
         segments (`tuple[slice, ...]`):
             What follows in each row. Segments follow the prefix and one another without a gap.
+        kept (`KeptPrefix`, *optional*):
+            What the group has in common with other forward passes.
+        seen (`int`, *optional*, defaults to `0`):
+            Tokens of `kept` that stand before all of the group's and are not in the row: read from there. The
+            packed prefix, if there is one, is what follows them in `kept`.
     """
 
     prefix: slice
     segments: tuple[slice, ...]
+    kept: KeptPrefix | None = None
+    seen: int = 0
+
+    @property
+    def tokens(self) -> slice:
+        """All packed tokens of the group."""
+        return slice(self.prefix.start, self.segments[-1].stop if self.segments else self.prefix.stop)
+
+
+class Block(NamedTuple):
+    """Queries that attend to keys: packed tokens, or where `kept` is given, keys of that prefix."""
+
+    queries: slice
+    keys: slice
+    causal: bool
+    kept: KeptPrefix | None = None
 
 
 @dataclass(frozen=True)
@@ -46,57 +72,57 @@ class PackedLayout:
             Its column, which is also its position: what the model would number it by in the padded batch.
         groups (`tuple[Group, ...]`):
             The groups, in packed order.
+        writes (`bool`, *optional*, defaults to `False`):
+            Whether K and V of the packed prefixes are to be kept. Otherwise the gradients that were kept for them are
+            added to theirs.
     """
 
     rows: torch.Tensor
     columns: torch.Tensor
     groups: tuple[Group, ...]
+    writes: bool = False
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """From (B, S) to (1, T)."""
         return padded[self.rows, self.columns].unsqueeze(0)
 
     def segments_of(self, packed: torch.Tensor) -> torch.Tensor:
-        """From (1, T, …) to (1, tokens of segments, …): nothing is predicted in a prefix."""
-        return torch.cat([packed[:, segment] for group in self.groups for segment in group.segments], dim=1)
+        """
+        From (1, T, …) to (1, tokens of segments, …): nothing is predicted in a prefix. Where there are only
+        prefixes, to the last token, so that the LM head has something to run on.
+        """
+        segments = [packed[:, segment] for group in self.groups for segment in group.segments]
+        return torch.cat(segments, dim=1) if segments else packed[:, -1:]
 
     def unpack(self, segments: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         """From (1, tokens of segments) to `shape` (B, S), zero where nothing comes from. Differentiable."""
         places = (self.segments_of(self.rows.unsqueeze(0))[0], self.segments_of(self.columns.unsqueeze(0))[0])
         return segments.new_zeros(shape).index_put(places, segments.squeeze(0))
 
-    def blocks(self) -> Iterator[tuple[slice, slice, bool]]:
+    def blocks(self) -> Iterator[Block]:
         """
-        What attends to what: a prefix to itself, all segments of a group to its prefix, each segment to itself.
+        What attends to what: a group to what it has seen, a prefix to itself, all segments to their prefix, each
+        segment to itself.
 
         Yields:
-            `tuple[slice, slice, bool]`: Queries, keys, and whether attention between them is causal.
+            `Block`: Queries, keys, and whether attention between them is causal.
         """
         for group in self.groups:
+            if group.seen:
+                yield Block(group.tokens, slice(0, group.seen), False, group.kept)
             if group.prefix.start < group.prefix.stop:
-                yield group.prefix, group.prefix, True
-                yield slice(group.segments[0].start, group.segments[-1].stop), group.prefix, False
+                yield Block(group.prefix, group.prefix, True)
+                if group.segments:
+                    yield Block(slice(group.prefix.stop, group.tokens.stop), group.prefix, False)
             for segment in group.segments:
-                yield segment, segment, True
+                yield Block(segment, segment, True)
+
+    def kept_prefixes(self) -> Iterator[Group]:
+        """The groups of which a kept prefix is in the row, in whole or in part."""
+        return (group for group in self.groups if group.kept is not None and group.prefix.start < group.prefix.stop)
 
 
-def prompt_numbers(prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:
-    """
-    Number the distinct prompts of a batch.
-
-    Args:
-        prompt_ids (`torch.Tensor` of shape (B, P)):
-            Prompts, padded.
-        prompt_mask (`torch.Tensor` of shape (B, P)):
-            Nonzero where a token is real.
-
-    Returns:
-        `torch.Tensor` of shape (B,): Equal where prompts are.
-    """
-    return torch.unique(prompt_ids.masked_fill(prompt_mask == 0, -1), dim=0, return_inverse=True)[1]
-
-
-def plan(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int) -> PackedLayout:
+def plan(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int, turn: Turn) -> PackedLayout:
     """
     Lay out a micro-batch.
 
@@ -107,13 +133,14 @@ def plan(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: i
             Nonzero where a token is real.
         prompt_length (`int`):
             Columns of the prompts.
+        turn (`Turn`):
+            What the micro-batch shares with others.
 
     Returns:
         `PackedLayout`: The layout, on the device of `input_ids`.
     """
-    numbers = prompt_numbers(input_ids[:, :prompt_length], attention_mask[:, :prompt_length]).tolist()
     members: dict[int, list[int]] = {}
-    for row, number in enumerate(numbers):
+    for row, number in enumerate(turn.numbers):
         members.setdefault(number, []).append(row)
     real = [row.nonzero().flatten() for row in attention_mask.cpu()]
     rows, columns, groups, end = [], [], [], 0
@@ -125,12 +152,16 @@ def plan(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: i
         start, end = end, end + len(tokens)
         return slice(start, end)
 
-    for together in members.values():
-        num_shared = int((real[together[0]] < prompt_length).sum()) - 1 if len(together) > 1 else 0
-        prefix = add(together[0], real[together[0]][:num_shared])
-        groups.append(Group(prefix, tuple(add(row, real[row][num_shared:]) for row in together)))
+    for number, together in members.items():
+        kept = turn.kept.get(number)
+        shared = kept is not None or len(together) > 1
+        num_shared = int((real[together[0]] < prompt_length).sum()) - 1 if shared else 0
+        seen = num_shared if kept is not None and number not in turn.in_row else 0
+        prefix = add(together[0], real[together[0]][seen:num_shared])
+        segments = tuple(add(row, real[row][num_shared:]) for row in together)
+        groups.append(Group(prefix, segments, kept, seen))
     device = input_ids.device
-    return PackedLayout(torch.cat(rows).to(device), torch.cat(columns).to(device), tuple(groups))
+    return PackedLayout(torch.cat(rows).to(device), torch.cat(columns).to(device), tuple(groups), turn.writes)
 
 
 def regroup(batches: list[dict[str, torch.Tensor]], window: int) -> list[dict[str, torch.Tensor]]:

@@ -11,11 +11,13 @@ OWN_MASK = ("doge", "nemotron")
 """Types of models that use transformers' AttentionInterface, and read the mask beside it."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
+CHUNKS = ("prefix_chunk_size", "prefix_offload")
+"""Settings that make no sense without shared prompts."""
 
 
 def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
     """
-    Whether micro-batches of a run are packed where they hold rows of one prompt.
+    Whether a run forwards a prompt once for its completions on a rank.
 
     Args:
         config (`PretrainedConfig`):
@@ -27,14 +29,17 @@ def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
         `bool`: Whether.
 
     Raises:
-        `ValueError`: If `shared_prefix="on"` and it cannot be; says why.
+        `ValueError`: If `shared_prefix="on"` or prompts in chunks are asked for and it cannot be; says why.
     """
     if args.shared_prefix == "off":
         return False
     reason = obstacle(config, args)
-    if reason and args.shared_prefix == "on":
+    wanted = ["`shared_prefix='on'`"] if args.shared_prefix == "on" else []
+    wanted += [f"`{name}={value}`" for name in CHUNKS if (value := getattr(args, name))]
+    if reason and wanted:
         raise ValueError(
-            f"`shared_prefix='on'` cannot work: {reason} Write 'auto' to forward each prompt again there."
+            f"{' with '.join(wanted)} cannot work: {reason} Write 'auto' and no `{'`, `'.join(CHUNKS)}` to forward "
+            "each prompt again there."
         )
     return reason is None
 
@@ -52,10 +57,11 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
     Returns:
         `str` or `None`: `None` if they can.
     """
-    if args.per_device_train_batch_size < 2:
+    if args.per_device_train_batch_size * args.steps_per_generation < 2 and args.prefix_chunk_size is None:
         return (
-            "`per_device_train_batch_size` is 1, so no two completions of a prompt meet. Write a divisor of "
-            f"`num_generations`={args.num_generations} above 1 and fewer `gradient_accumulation_steps`."
+            "a rank generates one completion at a time (`per_device_train_batch_size` 1, `steps_per_generation` 1), "
+            "so no two of a prompt meet. Write more `gradient_accumulation_steps`: `num_generations`="
+            f"{args.num_generations} keeps a group on a rank."
         )
     if args.policy_loss == "kl_cov":
         return (

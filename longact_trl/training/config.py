@@ -12,7 +12,7 @@ from ..method.gradients import check_fsdp_version
 from ..method.masks import check_sparsity_ratio
 from ..method.row_sparse import ROW_SPARSE_CHOICES
 from ..method.strategies import STRATEGIES
-from ..packing.obstacles import MODES
+from ..packing.obstacles import CHUNKS, MODES
 from ..settings.value_types import fits
 from .policy_loss_settings import check_policy_loss
 
@@ -75,9 +75,15 @@ class LongActConfig(GRPOConfig):
         max_resamples (`int`, *optional*, defaults to `10`):
             How many further batches `dynamic_sampling` generates at most before it goes on with the groups it has.
         shared_prefix (`str`, *optional*, defaults to `"auto"`):
-            Forward a prompt once for all its completions in a micro-batch, with the same gradients: `"auto"` where
-            the model's attention allows it and two rows of a micro-batch have the same prompt, `"on"` also says why
-            where it cannot, `"off"` never.
+            Forward a prompt once for all its completions on a rank, with the same gradients, whatever the micro-batch
+            size: `"auto"` where the model's attention allows it, `"on"` also says why where it cannot, `"off"`
+            never.
+        prefix_chunk_size (`int | None`, *optional*, defaults to `None`):
+            Tokens of a shared prompt whose activations are kept for the backward pass at a time, with the same
+            gradients: bounds memory behind long prompts for one more forward pass of them. By default all of them.
+        prefix_offload (`bool`, *optional*, defaults to `False`):
+            Keep K and V of shared prompts, and their gradients, in the host's memory, and only those of one layer on
+            the GPU.
     """
 
     sparsity_ratio: float = field(
@@ -174,9 +180,24 @@ class LongActConfig(GRPOConfig):
     shared_prefix: str = field(
         default="auto",
         metadata={
-            "help": "Forward a prompt once for all its completions in a micro-batch, with the same gradients: "
-            "`'auto'` where the model's attention allows it and two rows of a micro-batch have the same prompt, "
-            "`'on'` also says why where it cannot, `'off'` never."
+            "help": "Forward a prompt once for all its completions on a rank, with the same gradients, whatever the "
+            "micro-batch size: `'auto'` where the model's attention allows it, `'on'` also says why where it cannot, "
+            "`'off'` never."
+        },
+    )
+    prefix_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of a shared prompt whose activations are kept for the backward pass at a time, with the "
+            "same gradients: bounds memory behind long prompts for one more forward pass of them. By default all of "
+            "them."
+        },
+    )
+    prefix_offload: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep K and V of shared prompts, and their gradients, in the host's memory, and only those of one "
+            "layer on the GPU."
         },
     )
     epsilon_high: float | None = field(
@@ -207,6 +228,17 @@ class LongActConfig(GRPOConfig):
         _check_choice("row_sparse_gradients", self.row_sparse_gradients, ROW_SPARSE_CHOICES)
         _check_choice("prompt_length_policy", self.prompt_length_policy, POLICIES)
         _check_choice("shared_prefix", self.shared_prefix, MODES)
+        if self.prefix_chunk_size is not None and self.prefix_chunk_size < 1:
+            raise ValueError(
+                f"`prefix_chunk_size` must be a positive number of tokens, got {self.prefix_chunk_size}. Write `null` "
+                "to keep a prompt's activations whole."
+            )
+        for name in CHUNKS:
+            if self.shared_prefix == "off" and getattr(self, name):
+                raise ValueError(
+                    f"`{name}={getattr(self, name)}` is about shared prompts, and `shared_prefix='off'` shares none. "
+                    "Write 'auto'."
+                )
         masks = STRATEGIES[self.strategy].masks
         if masks:
             check_sparsity_ratio(self.sparsity_ratio)

@@ -1,28 +1,28 @@
 """
-One forward pass of a prompt for all its completions: how TRL's method comes to do it.
+One forward pass of a prompt for all its completions: how TRL's methods come to do it.
 
 TRL calls a model with padded rows and labels, and reads their log-probs and entropies from what it returns. Here it
-calls a function in place of the model, which packs the rows (`packing/layout.py`), runs the model on them once, with
-`packing/attention.py`, and unpacks.
+calls a function in place of the model (`packing/forward.py`). Which micro-batch of an optimizer step does what about a
+prompt that several of them hold is settled when the first of them comes (`packing/schedule.py`).
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import gcd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import DistributedType, is_peft_model
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
 from trl import GRPOTrainer
-from trl.trainer.utils import FusedCausalLMOutput
+from trl.models.utils import disable_gradient_checkpointing
 
-from ..packing.attention import SUFFIX, register
-from ..packing.layout import plan, regroup
+from ..packing.attention import SUFFIX
+from ..packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
+from ..packing.kept import KeptPrefix
+from ..packing.layout import regroup
 from ..packing.obstacles import shares_prefixes
+from ..packing.schedule import Turn, key_of, take_turns
 
 
 if TYPE_CHECKING:
@@ -31,120 +31,162 @@ if TYPE_CHECKING:
 
 class SharedPrefixTrainer(GRPOTrainer):
     """
-    [`~trl.GRPOTrainer`] that, while it trains, forwards each prompt of a micro-batch once and not with each of its
-    completions: in scoring, training and reference passes alike. Rows of one prompt are brought together within an
-    optimizer step. Evaluation and generation are GRPOTrainer's, to the bit.
+    [`~trl.GRPOTrainer`] that, while it trains, forwards each prompt once for its completions on a rank, whatever the
+    micro-batch size: in scoring, training and reference passes alike. Rows of one prompt are brought together within
+    an optimizer step. Evaluation and generation are GRPOTrainer's, to the bit.
     """
 
     def train(self, *args, **kwargs):
+        self._begin_step()
         if not shares_prefixes(self.model.config, self.args):
             return super().train(*args, **kwargs)
         models = [self.model] if self.ref_model is None else [self.model, self.ref_model]
-        with packed_attention_in(*map(self.accelerator.unwrap_model, models)):
-            return super().train(*args, **kwargs)
+        try:
+            with packed_attention_in(*map(self.accelerator.unwrap_model, models)):
+                return super().train(*args, **kwargs)
+        finally:
+            self._begin_step()  # also frees what an error has left
 
     @property
     def _packs(self) -> bool:
         return self.model.training and self.model.config._attn_implementation.endswith(SUFFIX)
 
+    @property
+    def _drops(self) -> bool:
+        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+
+    def _observation_of(self, model: nn.Module) -> AbstractContextManager[None]:
+        """For a subclass that watches the training passes."""
+        return nullcontext()
+
+    # The turns of an optimizer step
+
+    def _begin_step(self) -> None:
+        self._num_trained = 0  # micro-batches of this optimizer step
+        self._turns: list[Turn] = []  # of those to come
+        self._turn: Turn | None = None
+        self._scored: dict[bytes, KeptPrefix] = {}  # by the scoring pass, with the weights of this step
+
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
-        if self._packs and self._buffered_inputs is not before:  # a new generation, which TRL has shuffled
+        if not self._packs:
+            return inputs
+        first = self._step % self.args.steps_per_generation
+        if self._buffered_inputs is not before:  # a new generation, which TRL has shuffled
             self._buffered_inputs = regroup(self._buffered_inputs, exchange_window(self.args))
-            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+            inputs = self._buffered_inputs[first]
+        if not self._turns:
+            to_come = self.current_gradient_accumulation_steps - self._num_trained
+            batches = self._buffered_inputs[first : first + to_come]
+            self._turns = self._take_turns(
+                torch.cat([batch["prompt_ids"] for batch in batches]),
+                torch.cat([batch["prompt_mask"] for batch in batches]),
+                [len(batch["prompt_ids"]) for batch in batches],
+                training=True,
+            )
+        self._turn = self._turns.pop(0)
         return inputs
 
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        if self._packs:
-            model = partial(forward_once, model, input_ids.size(1) - logits_to_keep)
-        return super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        self._num_trained += 1
+        if self.accelerator.sync_gradients:
+            self._begin_step()
+        return loss
+
+    def _take_turns(self, prompt_ids, prompt_mask, sizes, training: bool) -> list[Turn]:
+        turns = take_turns(
+            prompt_ids,
+            prompt_mask,
+            sizes,
+            training,
+            self.args.prefix_chunk_size,
+            self.args.prefix_offload,
+            known=self._scored if training else None,
+            dropout=self._drops,
         )
+        if self.accelerator.num_processes > 1:  # whose passes are collectives: each rank makes as many
+            counts = torch.tensor([[len(turn.before), len(turn.after)] for turn in turns], device=prompt_ids.device)
+            most = self.accelerator.gather(counts.unsqueeze(0)).amax(0).tolist()
+            for turn, (before, after) in zip(turns, most, strict=True):
+                turn.before += [None] * (before - len(turn.before))
+                turn.after += [None] * (after - len(turn.after))
+        return turns
+
+    # A pass
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
+    ):
+        called = model
+        if self._packs:
+            P, B = input_ids.size(1) - logits_to_keep, len(input_ids)
+            if torch.is_grad_enabled():
+                turns = iter([self._turn])
+            else:
+                size = batch_size or B
+                sizes = [min(size, B - start) for start in range(0, B, size)]
+                turns = iter(self._score_turns(model, input_ids[:, :P], attention_mask[:, :P], sizes))
+
+            def called(**inputs):
+                turn = next(turns)
+                with self._unchecked():
+                    keep_prefixes(model, turn, input_ids.device)
+                return forward_once(model, P, turn, **inputs)
+
+        return super()._get_per_token_logps_and_entropies(
+            called, input_ids, attention_mask, logits_to_keep, batch_size=batch_size, **kwargs
+        )
+
+    def _score_turns(self, model, prompt_ids, prompt_mask, sizes) -> list[Turn]:
+        turns = self._take_turns(prompt_ids, prompt_mask, sizes, training=False)
+        kept = {prefix.number: prefix for turn in turns for prefix in turn.kept.values()}
+        is_reference = model is self.ref_model or (is_peft_model(self.model) and self.beta != 0)  # or may be
+        if not is_reference and not self._drops and (len(kept) == 1 or self.args.prefix_offload):
+            # Those of more prompts would fill the device. They are kept anew, one after the other.
+            self._scored = {key_of(prefix.ids): prefix for prefix in kept.values()}
+        return turns
+
+    # Chunks
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        after = self._turn.after if self._packs and self._turn is not None else []
+        if not after:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        with self.accelerator.no_sync(model) if self.accelerator.sync_gradients else nullcontext():
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            self._backward_only(loss)
+            for stretch in after[:-1]:
+                self._backward_only(self._rerun(model, stretch))
+        # The Trainer's own backward pass of this micro-batch is that of the last stretch.
+        return loss.detach() + self._rerun(model, after[-1])
+
+    def _rerun(self, model, stretch) -> torch.Tensor:
+        checked = nullcontext() if self.args.prefix_chunk_size is None else self._unchecked()
+        with checked, self._observation_of(model), self.accelerator.autocast():
+            return forward_stretch(model, stretch, self.accelerator.device)
+
+    def _unchecked(self) -> AbstractContextManager[None]:
+        """Without gradient checkpointing: a stretch has no gradient, or is as short as `prefix_chunk_size` says."""
+        return disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+
+    def _backward_only(self, loss: torch.Tensor) -> None:
+        """As the Trainer does it between the micro-batches of an optimizer step."""
+        with _within_accumulation(self.accelerator):
+            deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+            self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
 
 
 @contextmanager
-def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
-    """
-    Let models attend within packed rows, and their LM head see segments only, while the context lasts. Everything
-    else they do stays as it is.
-
-    Args:
-        models (`PreTrainedModel`):
-            Models, plain or wrapped by PEFT, unwrapped from DDP or DeepSpeed.
-    """
-    configs = [model.config for model in models]
-    usual = [config._attn_implementation for config in configs]
-    handles = []
+def _within_accumulation(accelerator) -> Iterator[None]:
+    state = accelerator.gradient_state
+    before = state.sync_gradients
+    state._set_sync_gradients(False)
     try:
-        for model, config, implementation in zip(models, configs, usual, strict=True):
-            config._attn_implementation = register(implementation)
-            decoder = (model.get_base_model() if is_peft_model(model) else model).base_model
-            handles.append(decoder.register_forward_hook(_leave_prefixes_out, with_kwargs=True))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-        for config, implementation in zip(configs, usual, strict=True):
-            config._attn_implementation = implementation
-
-
-def _leave_prefixes_out(decoder: nn.Module, args: tuple, kwargs: dict, output: BaseModelOutput) -> None:
-    if "shared_prefix" in kwargs:  # on a CPU, TRL's head would compute logits for every token
-        output.last_hidden_state = kwargs["shared_prefix"].segments_of(output.last_hidden_state)
-
-
-def forward_once(
-    model: nn.Module,
-    prompt_length: int,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    labels: torch.Tensor,
-    fused_lm_head: bool,
-    **others: Any,
-) -> FusedCausalLMOutput:
-    """
-    What TRL calls in place of `model`. Rows go through the model as they are where no two share a prompt, and where
-    there is anything else to forward.
-
-    Args:
-        model (`nn.Module`):
-            Model with TRL's fused LM head, wrapped for distributed training or not, in [`packed_attention_in`].
-        prompt_length (`int`):
-            Columns of the prompts.
-        input_ids (`torch.Tensor` of shape (B, S)):
-            Prompts, padded on the left, and completions, padded on the right.
-        attention_mask (`torch.Tensor` of shape (B, S)):
-            Nonzero where a token is real.
-        labels (`torch.Tensor` of shape (B, S)):
-            Tokens whose log-probs are wanted, -100 elsewhere and in all prompts.
-        fused_lm_head (`bool`):
-            True.
-        others:
-            Whatever else TRL passes: images, `output_router_logits`.
-
-    Returns:
-        `FusedCausalLMOutput`: As the model's: log-probs and entropies of shape (B, S - 1).
-    """
-    layout = plan(input_ids, attention_mask, prompt_length)
-    if others or len(layout.groups) == len(input_ids):
-        return model(
-            input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=fused_lm_head, **others
-        )
-    next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-    output = model(
-        input_ids=layout.pack(input_ids),
-        # Four dimensions: transformers makes no mask of its own. Empty: attention that is not ours fails.
-        attention_mask=torch.empty(0, 0, 0, 0, device=input_ids.device),
-        position_ids=layout.columns.unsqueeze(0),
-        shift_labels=layout.segments_of(layout.pack(next_labels)),
-        fused_lm_head=fused_lm_head,
-        shared_prefix=layout,
-    )
-    output.log_probs = layout.unpack(output.log_probs, labels.shape)[:, :-1]
-    if output.entropy is not None:  # TRL asks no entropy of a reference model
-        output.entropy = layout.unpack(output.entropy, labels.shape)[:, :-1]
-    return output
+        state._set_sync_gradients(before)
 
 
 def exchange_window(args: "LongActConfig") -> int:

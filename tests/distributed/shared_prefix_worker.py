@@ -5,8 +5,8 @@ import os
 import torch
 from worker import BACKEND, MODEL, make_trainer, run, weights
 
+from longact_trl.packing import forward
 from longact_trl.packing.layout import plan
-from longact_trl.training import shared_prefix
 
 
 layouts = []
@@ -34,7 +34,7 @@ def check(name: str, **settings) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    shared_prefix.plan = noting
+    forward.plan = noting
     check("group_a_rank", per_device_train_batch_size=4, num_generations=8)
     check("group_on_both", per_device_train_batch_size=3, num_generations=4)
     print(f"OK shared {BACKEND} rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, {MODEL}", flush=True)

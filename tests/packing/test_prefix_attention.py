@@ -8,8 +8,8 @@ from transformers.integrations import flash_attention
 
 from helpers.models import make_decoder
 from longact_trl.packing.attention import SUFFIX, _attend, _attend_backward, packed_attention
+from longact_trl.packing.forward import packed_attention_in
 from longact_trl.packing.layout import Group, PackedLayout
-from longact_trl.training.shared_prefix import packed_attention_in
 
 
 class LargestTensor(TorchDispatchMode):

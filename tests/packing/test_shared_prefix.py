@@ -8,47 +8,10 @@ from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
 from helpers.models import make_decoder
+from helpers.prefix_rows import RTOL, SHAPES, alone, make_batch, with_head
 from longact_trl.method.magnitude import MagnitudeObserver
 from longact_trl.method.projections import find_projections
-from longact_trl.training.shared_prefix import forward_once, packed_attention_in
-
-
-RTOL = 1e-5
-"""Of a parameter's gradient, in its norm: float32 on either path."""
-
-Rows = list[tuple[int, int]]
-"""Which prompt each row has, and how many completion tokens."""
-
-SHAPES = {
-    "one_group": ([12], [(0, 7)] * 4),
-    "ragged": ([12], [(0, 7), (0, 1), (0, 4), (0, 6)]),
-    "two_groups": ([12, 5], [(0, 3), (0, 7), (1, 7), (1, 2)]),
-    "mixed_up": ([9, 12, 4], [(2, 5), (0, 7), (1, 1), (0, 6), (2, 7), (0, 3)]),
-    "one_alone": ([6, 12], [(0, 7), (1, 5), (1, 6)]),
-    "all_masked": ([12, 7], [(0, 0), (0, 7), (1, 0), (1, 0)]),
-    "one_token_prompt": ([1, 3], [(0, 4), (0, 7), (1, 2), (1, 1)]),
-}
-
-
-def make_batch(prompts: list[int], rows: Rows, vocab_size: int = 48) -> tuple[dict[str, torch.Tensor], int]:
-    """Random prompts of these lengths, padded on the left, and completions, padded on the right."""
-    generator = torch.Generator().manual_seed(0)
-    P, C = max(prompts), max(length for _, length in rows)
-    texts = [torch.randint(3, vocab_size, (length,), generator=generator) for length in prompts]
-    ids, mask = torch.zeros(2, len(rows), P + C, dtype=torch.long)
-    for row, (prompt, length) in enumerate(rows):
-        start = P - prompts[prompt]
-        ids[row, start:P] = texts[prompt]
-        ids[row, P : P + length] = torch.randint(3, vocab_size, (length,), generator=generator)
-        mask[row, start : P + length] = 1
-    labels = ids.masked_fill(mask == 0, -100)
-    labels[:, :P] = -100
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "fused_lm_head": True}, P
-
-
-def with_head(model):
-    add_fused_lm_head(model, temperature=0.8, outputs=("log_probs", "entropy"))
-    return model.train()
+from longact_trl.packing.forward import forward_once, packed_attention_in
 
 
 def run(forward, model, batch) -> dict[str, torch.Tensor]:
@@ -64,7 +27,7 @@ def run(forward, model, batch) -> dict[str, torch.Tensor]:
 def compare(model, batch, prompt_length: int, rtol: float = RTOL) -> None:
     expected = run(model, model, batch)
     with packed_attention_in(model):
-        found = run(partial(forward_once, model, prompt_length), model, batch)
+        found = run(partial(forward_once, model, prompt_length, alone(batch, prompt_length)), model, batch)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert (found[name] - value).norm() <= rtol * value.norm(), name
@@ -126,7 +89,7 @@ def test_bfloat16(autocast):
 
     plain = errors(model)
     with packed_attention_in(model):
-        ours = errors(partial(forward_once, model, prompt_length))
+        ours = errors(partial(forward_once, model, prompt_length, alone(batch, prompt_length)))
     assert ours.mean() <= 1.25 * plain.mean() and ours.max() <= 0.1
 
 
@@ -138,7 +101,7 @@ def test_magnitudes_count_a_shared_token_once_for_each_row(packed):
     with torch.no_grad(), expected.observe(model):
         model(**batch)
     with torch.no_grad(), packed_attention_in(model), found.observe(model):
-        forward_once(model, prompt_length, **batch)
+        forward_once(model, prompt_length, alone(batch, prompt_length), **batch)
     assert found.num_sequences == expected.num_sequences == len(batch["input_ids"])
     expected, found = expected.compute(), found.compute()
     for name, magnitude in expected.items():
@@ -151,4 +114,4 @@ def test_attention_that_does_not_know_the_layout_fails():
     batch, prompt_length = make_batch(*SHAPES["one_group"])
     with packed_attention_in(model), pytest.raises(RuntimeError):
         model.config._attn_implementation = "sdpa"
-        forward_once(model, prompt_length, **batch)
+        forward_once(model, prompt_length, alone(batch, prompt_length), **batch)

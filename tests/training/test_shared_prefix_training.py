@@ -31,7 +31,7 @@ class Noting(LongActTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.passes, self.steps = [], {}
+        self.passes, self.steps, self.lengths = [], {}, {}
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         kind = "reference" if model is self.ref_model else "train" if torch.is_grad_enabled() else "score"
@@ -42,6 +42,13 @@ class Noting(LongActTrainer):
         if self.model.training:
             rows = zip(inputs["prompt_ids"].tolist(), inputs["completion_ids"].tolist(), strict=True)
             self.steps.setdefault(self.state.global_step, []).append(list(rows))
+            for prompt, completion, mask in zip(
+                inputs["prompt_ids"].tolist(),
+                inputs["completion_ids"].tolist(),
+                inputs["completion_mask"],
+                strict=True,
+            ):
+                self.lengths[tuple(prompt), tuple(completion)] = int(mask.sum())
         return super()._compute_loss(model, inputs)
 
 
@@ -53,6 +60,30 @@ SETTINGS = {
     "frozen_rows": {"update_rule": "frozen_rows", "gradient_accumulation_steps": 2, "num_iterations": 2},
     "clip_cov": {"policy_loss": "clip_cov", "clip_cov_ratio": 0.2, "clip_cov_lb": -1.0, "num_iterations": 2},
     "checkpointing": {"gradient_checkpointing": True},
+    "reentrant": {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": True},
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 4,
+    },
+    "one_row": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+    "one_row_in_chunks": {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 8,
+        "prefix_chunk_size": 3,
+        "gradient_checkpointing": True,
+    },
+    "in_chunks": {"prefix_chunk_size": 4, "gradient_accumulation_steps": 4, "steps_per_generation": 2},
+    "in_chunks_again": {"prefix_chunk_size": 4, "num_iterations": 2, "beta": 0.1, "prefix_offload": True},
+    "steps_across_generations": {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 3,
+        "steps_per_generation": 4,
+        "loss_type": "grpo",
+        "max_steps": 4,
+    },
+    "order_kept": {"loss_type": "bnpo", "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+    "offload": {"prefix_offload": True, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8},
     "reference": {"beta": 0.1, "gradient_accumulation_steps": 2, "steps_per_generation": 4},
 }
 
@@ -65,7 +96,8 @@ def test_a_run_ends_at_the_same_weights(name, tmp_path, tiny_model, packed):
     settings = {"per_device_train_batch_size": 4, "num_generations": 8, "optim": "sgd", "learning_rate": 0.3}
     settings |= SETTINGS[name]
     settings |= {"gradient_accumulation_steps": settings.get("gradient_accumulation_steps", 2)}
-    plain = make_trainer(tmp_path / "plain", tiny_model, Noting, shared_prefix="off", **settings)
+    whole = {key: value for key, value in settings.items() if not key.startswith("prefix_")}
+    plain = make_trainer(tmp_path / "plain", tiny_model, Noting, shared_prefix="off", **whole)
     plain.train()
     assert not packed
     shared = make_trainer(tmp_path / "shared", tiny_model, Noting, shared_prefix="on", **settings)
@@ -90,6 +122,84 @@ def test_passes_are_shared_and_groups_stay_together(tmp_path, tiny_model, packed
     assert len(packed) == 4 + 4 + 8
     for layout in packed:
         assert len(layout.groups) == 1 and len(layout.groups[0].segments) == 4
+
+
+class Tokens(TrainerCallback):
+    """Counts what the model forwards in an optimizer step while it is trained, without and with gradient."""
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        self.steps = []
+
+        def count(module, args, kwargs):
+            if "fused_lm_head" in kwargs:  # nothing else of a step does, generation neither
+                self.steps[-1][torch.is_grad_enabled()] += kwargs["input_ids"].numel()
+
+        self.handle = model.register_forward_pre_hook(count, with_kwargs=True)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.steps.append([0, 0])
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.handle.remove()
+
+
+@pytest.mark.parametrize(
+    "num_prompts, settings",
+    [
+        (1, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}),
+        (1, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "prefix_chunk_size": 5}),
+        (2, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}),
+        (2, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8, "prefix_offload": True}),
+    ],
+)
+def test_tokens_of_a_step(num_prompts, settings, tmp_path, tiny_model):
+    """A prompt once in scoring, once with gradient, and for more than one prompt a rank once more in between."""
+    counting = Tokens()
+    trainer = make_trainer(tmp_path, tiny_model, Noting, callbacks=[counting], num_generations=8, **settings)
+    trainer.train()
+    assert len(counting.steps) == 3
+    for (scored, trained), micro_batches in zip(counting.steps, trainer.steps.values(), strict=True):
+        rows = [(tuple(prompt), tuple(completion)) for batch in micro_batches for prompt, completion in batch]
+        prompts = [[token for token in prompt if token != 0] for prompt in dict.fromkeys(p for p, _ in rows)]
+        assert len(rows) == 8 * num_prompts and len(prompts) == num_prompts
+        once = sum(len(prompt) - 1 for prompt in prompts)
+        segments = sum(1 + trainer.lengths[row] for row in rows)
+        kept_anew = num_prompts > 1 and not settings.get("prefix_offload")
+        assert (scored, trained) == (once * (1 + kept_anew) + segments, once + segments)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("fault", [ValueError("not finite"), KeyboardInterrupt()], ids=["error", "stop"])
+def test_nothing_is_left_of_a_step_cut_short(fault, chunk_size, tmp_path, tiny_model):
+    """In the middle of a group, whose other rows are then trained on in a new step: its gradients are right."""
+
+    class Fails(LongActTrainer):
+        def _compute_loss(self, model, inputs):
+            loss = super()._compute_loss(model, inputs)
+            if self._step == 2 and not self.failed:
+                self.failed = True
+                loss.backward()  # some of gK and gV are there
+                raise fault
+            return loss
+
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "num_generations": 8}
+    settings |= {"optim": "sgd", "learning_rate": 0.3, "max_steps": 2, "loss_type": "grpo"}
+    ends = {}
+    for mode in ("off", "on"):
+        chunks = {"prefix_chunk_size": chunk_size} if mode == "on" else {}
+        trainer = make_trainer(tmp_path / mode, tiny_model, Fails, shared_prefix=mode, **settings, **chunks)
+        trainer.failed = False
+        with pytest.raises(type(fault)):
+            trainer.train()
+        assert trainer.failed and not trainer._turns and trainer._turn is None and not trainer._scored
+        trainer.model.zero_grad()
+        trainer.mask_refresh.observer.reset()
+        trainer.train()
+        ends[mode] = weights_of(trainer.model)
+    start = weights_of(make_model())
+    for weight, value in ends["off"].items():
+        moved, grain = (value - start[weight]).norm(), 1e-7 * start[weight].norm()
+        assert moved > 0 and (ends["on"][weight] - value).norm() <= 1e-4 * moved + grain, weight
 
 
 def test_evaluation_and_generation_are_as_without(tmp_path, tiny_model, packed):
@@ -129,14 +239,14 @@ def test_the_attention_function_comes_off(tmp_path, tiny_model):
     assert broken.model.config._attn_implementation == "sdpa"
 
 
-def test_without_two_rows_of_a_prompt_nothing_changes(tmp_path, tiny_model, packed):
-    """To the bit: `auto` on a micro-batch of one row, and where groups lie across micro-batches."""
+def test_switched_off_nothing_changes(tmp_path, tiny_model, packed):
+    """To the bit."""
     settings = {"num_generations": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     stock = make_trainer(
         tmp_path / "stock", tiny_model, GRPOTrainer, config_class=GRPOConfig, epsilon_high=0.28, **settings
     )
     stock.train()
-    ours = make_trainer(tmp_path / "ours", tiny_model, strategy="dense", **settings)
+    ours = make_trainer(tmp_path / "ours", tiny_model, strategy="dense", shared_prefix="off", **settings)
     ours.train()
     assert not packed
     expected = weights_of(stock.model)
@@ -162,7 +272,6 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
 @pytest.mark.parametrize(
     "config, settings, message",
     [
-        (LlamaConfig(), {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}, "no two completions"),
         (LlamaConfig(), {"policy_loss": "kl_cov", "num_iterations": 2}, "has a kink at zero"),
         (LlamaConfig(), {"model_init_kwargs": {"attn_implementation": "eager"}}, "Write 'sdpa'"),
         (MistralConfig(sliding_window=64), {}, "`sliding_window`=64"),
@@ -192,6 +301,15 @@ def test_what_it_refuses(tmp_path, config, settings, message):
 def test_what_it_takes(tmp_path, config):
     assert shares_prefixes(config, make_args(tmp_path, shared_prefix="on"))
     assert not shares_prefixes(config, make_args(tmp_path, shared_prefix="off"))
+
+
+def test_it_refuses_a_rank_with_one_completion(tmp_path):
+    args = make_args(tmp_path, shared_prefix="on")
+    args.per_device_train_batch_size = args.steps_per_generation = 1  # as on 4 ranks
+    with pytest.raises(ValueError, match="no two of a prompt meet"):
+        shares_prefixes(LlamaConfig(), args)
+    args.prefix_chunk_size = 512
+    assert shares_prefixes(LlamaConfig(), args)
 
 
 def test_it_refuses_before_weights_are_loaded(tmp_path, no_weights):

@@ -1,0 +1,89 @@
+"""
+K and V of a prompt's prefix that several forward passes attend to, and the gradients that reach them from there.
+
+A pass with the prefix in it writes K and V of each layer. Passes of other rows read them instead of forwarding the
+prompt again, and their backward adds gK and gV here. The last backward takes the sum as part of the gradient of its
+own K and V. No autograd graph reaches from one pass into another.
+
+Shapes: n tokens, K key heads, D channels per head; kept as (n, K, D), so that a stretch of tokens is one piece of
+memory.
+"""
+
+from itertools import count
+
+import torch
+from torch import nn
+
+
+_numbers = count()
+
+
+class KeptPrefix:
+    """
+    K, V, gK and gV of a prefix, by attention module, of one state of the weights.
+
+    Args:
+        ids (`torch.Tensor` of shape (n,)):
+            The prompt's tokens without the last.
+        columns (`torch.Tensor` of shape (n,)):
+            Their columns in the padded batch, which are their positions.
+        offload (`bool`, *optional*, defaults to `False`):
+            Keep everything in the host's memory, pinned where there is a GPU; a layer at a time comes to the device.
+    """
+
+    def __init__(self, ids: torch.Tensor, columns: torch.Tensor, offload: bool = False):
+        self.ids, self.columns, self.offload = ids, columns, offload
+        self.number = next(_numbers)  # names it after it is gone
+        self.random_states: dict[int, list[torch.Tensor]] = {}  # before the pass that wrote the tokens from there on
+        self._values: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._grads: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a pass has begun to write K and V."""
+        return bool(self._values)
+
+    def write(self, module: nn.Module, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Keep K and V (1, K, tokens, D) of the tokens from `start` on."""
+        if module not in self._values:
+            self._values[module] = tuple(self._empty(x) for x in (key, value))
+        for kept, new in zip(self._values[module], (key, value), strict=True):
+            kept[start : start + new.size(2)].copy_(new[0].transpose(0, 1), non_blocking=True)
+
+    def read(self, module: nn.Module, stop: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V (1, K, stop, D) of the first tokens."""
+        return tuple(_as_heads(kept[:stop].to(device, non_blocking=True)) for kept in self._values[module])
+
+    def forget_values(self) -> None:
+        """Free K and V: from here on the prefix is in the row."""
+        self._values.clear()
+
+    def add_gradients(self, module: nn.Module, grads: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Add gK and gV (1, K, tokens, D) of the first tokens."""
+        if module not in self._grads:
+            self._grads[module] = tuple(self._empty(x).zero_() for x in grads)
+        for kept, new in zip(self._grads[module], grads, strict=True):
+            first = kept[: new.size(2)]
+            # On the device also if kept on the host, whose copies to and fro are in the order of its stream.
+            first.copy_(first.to(new.device, non_blocking=True) + new[0].transpose(0, 1), non_blocking=True)
+
+    def gradients(
+        self, module: nn.Module, start: int, stop: int, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """gK and gV (1, K, stop - start, D) of these tokens; `None` where no backward has reached them."""
+        if module not in self._grads:
+            return None
+        return tuple(_as_heads(kept[start:stop].to(device, non_blocking=True)) for kept in self._grads[module])
+
+    def _empty(self, like: torch.Tensor) -> torch.Tensor:
+        shape = (len(self), like.size(1), like.size(3))
+        if self.offload:
+            return torch.empty(shape, dtype=like.dtype, pin_memory=like.is_cuda)
+        return like.new_empty(shape)
+
+
+def _as_heads(tokens: torch.Tensor) -> torch.Tensor:
+    return tokens.transpose(0, 1).unsqueeze(0)

@@ -1,0 +1,234 @@
+"""One forward of a prompt for completions in several micro-batches, against TRL's plain path on the same rows."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from helpers.models import make_decoder
+from helpers.prefix_rows import RTOL, SHAPES, make_batch, with_head
+from longact_trl.method.magnitude import MagnitudeObserver
+from longact_trl.method.projections import find_projections
+from longact_trl.packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
+from longact_trl.packing.schedule import key_of, take_turns
+
+
+GROUP = [12, 5], [(0, 7), (0, 1), (0, 4), (0, 6), (0, 2), (1, 3), (1, 7), (0, 5)]
+
+
+def parts_of(batch: dict, size: int) -> list[dict]:
+    num_rows = len(batch["input_ids"])
+    return [
+        {name: x[start : start + size] if torch.is_tensor(x) else x for name, x in batch.items()}
+        for start in range(0, num_rows, size)
+    ]
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def backward(output, part: int, size: int, num_rows: int) -> None:
+    """From a random weighting that belongs to the row, whatever its micro-batch."""
+    width = output.log_probs.size(1)
+    weights = torch.randn(2, num_rows, width, generator=torch.Generator().manual_seed(1))
+    mine = slice(part * size, part * size + len(output.log_probs))
+    (output.log_probs * weights[0, mine] + output.entropy * weights[1, mine]).sum().backward()
+
+
+def plainly(model, batch: dict, size: int) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    for i, part in enumerate(parts_of(batch, size)):
+        backward(model(**part), i, size, len(batch["input_ids"]))
+    return gradients(model)
+
+
+class Counting:
+    """A model that counts the tokens it gets, without and with gradient."""
+
+    def __init__(self, model):
+        self.model, self.tokens, self.longest = model, [0, 0], 0
+
+    def __call__(self, **inputs):
+        num_tokens = inputs["input_ids"].numel()
+        self.tokens[torch.is_grad_enabled()] += num_tokens
+        if torch.is_grad_enabled():
+            self.longest = max(self.longest, num_tokens)
+        return self.model(**inputs)
+
+
+def turns_of(batch: dict, prompt_length: int, size: int, training: bool = True, chunk_size=None, **kwargs):
+    ids, mask = (batch[name][:, :prompt_length] for name in ("input_ids", "attention_mask"))
+    sizes = [len(part) for part in ids.split(size)]
+    return take_turns(ids, mask, sizes, training, chunk_size, **kwargs)
+
+
+def once(model, batch: dict, prompt_length: int, size: int, turns) -> dict[str, torch.Tensor]:
+    """As the trainer does it; `model` may count."""
+    module = model.model if isinstance(model, Counting) else model
+    module.zero_grad()
+    with packed_attention_in(module):
+        for i, (part, turn) in enumerate(zip(parts_of(batch, size), turns, strict=True)):
+            keep_prefixes(model, turn, module.device)
+            backward(forward_once(model, prompt_length, turn, **part), i, size, len(batch["input_ids"]))
+            for stretch in turn.after:
+                forward_stretch(model, stretch, module.device).backward()
+    return gradients(module)
+
+
+def assert_close(found: dict, expected: dict, rtol: float = RTOL) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= rtol * value.norm(), name
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4, 5, 10])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_gradients_of_an_optimizer_step(size, chunk_size):
+    """Groups that end within a micro-batch, that begin within one, that are apart; ragged completions."""
+    batch, prompt_length = make_batch(*GROUP)
+    model = with_head(make_decoder("qwen3"))
+    expected = plainly(model, batch, size)
+    turns = turns_of(batch, prompt_length, size, chunk_size=chunk_size)
+    assert any(turn.kept for turn in turns) == (size < 8 or chunk_size is not None)
+    assert_close(once(model, batch, prompt_length, size, turns), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+def test_other_shapes_and_models(model_type, shape):
+    batch, prompt_length = make_batch(*SHAPES[shape])
+    model = with_head(make_decoder(model_type))
+    expected = plainly(model, batch, 1)
+    assert_close(once(model, batch, prompt_length, 1, turns_of(batch, prompt_length, 1)), expected)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # the trainer switches it off there
+def test_gradient_checkpointing(reentrant, chunk_size):
+    """What is computed again in backward reads the same K and V, and adds their gradient once."""
+    batch, prompt_length = make_batch(*GROUP)
+    model = with_head(make_decoder("qwen3"))
+    expected = plainly(model, batch, 2)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+    turns = turns_of(batch, prompt_length, 2, chunk_size=chunk_size)
+    assert_close(once(model, batch, prompt_length, 2, turns), expected)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "k_proj"], ["v_proj"], ["down_proj"]])
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_lora(targets, chunk_size):
+    batch, prompt_length = make_batch(*GROUP)
+    model = get_peft_model(
+        with_head(make_decoder("qwen3")), LoraConfig(target_modules=targets, init_lora_weights=False)
+    ).train()
+    expected = plainly(model, batch, 2)
+    turns = turns_of(batch, prompt_length, 2, chunk_size=chunk_size)
+    assert_close(once(model, batch, prompt_length, 2, turns), expected)
+
+
+def test_a_prompt_longer_than_the_kernels_tiles():
+    batch, prompt_length = make_batch([700, 515], [(0, 130), (0, 70), (1, 129), (1, 3)])
+    model = with_head(make_decoder("qwen3", max_position_embeddings=1024))
+    expected = plainly(model, batch, 1)
+    for chunk_size in (None, 300):
+        turns = turns_of(batch, prompt_length, 1, chunk_size=chunk_size, offload=chunk_size is not None)
+        assert_close(once(model, batch, prompt_length, 1, turns), expected)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 16])
+def test_tokens_that_are_forwarded(chunk_size):
+    """
+    Without gradient each prefix once; with gradient each prefix once and each row from the prompt's last token on.
+    No row has a graph together with more than a chunk of prefix.
+    """
+    P, C, G = 40, 6, 8
+    batch, prompt_length = make_batch([P], [(0, C)] * G)
+    for size in (1, 2, 4, 8):
+        model = Counting(with_head(make_decoder("qwen3", max_position_embeddings=64)))
+        once(model, batch, prompt_length, size, turns_of(batch, prompt_length, size, chunk_size=chunk_size))
+        shared = size < G or chunk_size is not None
+        assert model.tokens == [(P - 1) * shared, P - 1 + G * (C + 1)]
+        rows = size * (C + 1)
+        assert model.longest == (max(chunk_size, rows) if chunk_size else rows + P - 1)
+
+
+def test_the_scoring_pass_forwards_a_prompt_once_and_training_reads_what_it_kept():
+    P, C, G = 12, 6, 8
+    batch, prompt_length = make_batch([P], [(0, C)] * G)
+    model = Counting(with_head(make_decoder("qwen3")))
+    expected = plainly(model.model, batch, 2)
+    with torch.no_grad():
+        logps = torch.cat([model.model(**part).log_probs for part in parts_of(batch, 2)])
+    scoring = turns_of(batch, prompt_length, 2, training=False)
+    with torch.no_grad(), packed_attention_in(model.model):
+        outputs = [
+            forward_once(model, prompt_length, turn, **part)
+            for turn, part in zip(scoring, parts_of(batch, 2), strict=True)
+        ]
+    torch.testing.assert_close(torch.cat([output.log_probs for output in outputs]), logps)
+    known = {key_of(kept.ids): kept for kept in scoring[0].kept.values()}
+    found = once(model, batch, prompt_length, 2, turns_of(batch, prompt_length, 2, known=known))
+    assert_close(found, expected)
+    assert model.tokens == [P - 1 + G * (C + 1)] * 2  # nothing but the two passes
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("training", [True, False])
+def test_magnitudes_count_a_prompt_once_for_each_of_its_sequences(training, chunk_size):
+    """Eq. 2, whichever pass had the prompt's tokens, and however often they ran."""
+    batch, prompt_length = make_batch(*GROUP)
+    model = with_head(make_decoder("qwen3"))
+    expected, found = (MagnitudeObserver(find_projections(model, ("q", "k", "v"))) for _ in range(2))
+    with torch.no_grad(), expected.observe(model):
+        model(**batch)
+    turns = turns_of(batch, prompt_length, 2, training, chunk_size)
+    with torch.set_grad_enabled(training), packed_attention_in(model), found.observe(model):
+        for turn, part in zip(turns, parts_of(batch, 2), strict=True):
+            keep_prefixes(model, turn, model.device)
+            output = forward_once(model, prompt_length, turn, **part)
+            if training:
+                output.log_probs.sum().backward()
+            for stretch in turn.after:
+                forward_stretch(model, stretch, model.device).backward()
+    assert found.num_sequences == expected.num_sequences == len(batch["input_ids"])
+    expected, found = expected.compute(), found.compute()
+    for name, magnitude in expected.items():
+        torch.testing.assert_close(found[name], magnitude, rtol=1e-5, atol=0)
+
+
+def test_a_pass_for_the_sake_of_other_ranks_adds_nothing():
+    model = with_head(make_decoder("qwen3"))
+    observer = MagnitudeObserver(find_projections(model))
+    with packed_attention_in(model), observer.observe(model):
+        forward_stretch(model, None, model.device).backward()
+    assert observer.num_sequences == 0
+    grads = gradients(model)
+    assert grads.keys() == {name for name, _ in model.named_parameters()}  # DDP waits for each
+    assert not any(grad.any() for grad in grads.values())
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_dropout_draws_the_same_when_a_prefix_runs_again(chunk_size):
+    """Otherwise its gradients would be taken at other K and V than those that were read."""
+    batch, prompt_length = make_batch([12], [(0, 7), (0, 3), (0, 5), (0, 6)])
+    config = LoraConfig(target_modules=["k_proj"], lora_dropout=0.5, init_lora_weights=False)
+    model = get_peft_model(with_head(make_decoder("qwen3")), config).train()
+    without, with_graph = [], []
+    turns = turns_of(batch, prompt_length, 2, chunk_size=chunk_size, dropout=True)
+    with packed_attention_in(model):
+        layer = model.base_model.model.model.layers[1].self_attn.k_proj
+        layer.register_forward_hook(
+            lambda module, args, output: (with_graph if output.requires_grad else without).append(output.detach())
+        )
+        for turn, part in zip(turns, parts_of(batch, 2), strict=True):
+            keep_prefixes(model, turn, model.device)
+            forward_once(model, prompt_length, turn, **part).log_probs.sum().backward()
+        with_graph.clear()
+        before = torch.get_rng_state()
+        for stretch in turns[-1].after:
+            forward_stretch(model, stretch, model.device).backward()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert without and torch.equal(torch.cat(without, 1), torch.cat(with_graph[::-1], 1))
+    assert not any(turn.in_row for turn in turns)
