@@ -19,9 +19,12 @@ from pathlib import Path
 
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
+from longact_trl.models.end_of_turn import check_end_of_turn
+from longact_trl.models.reading import load_processing_class
 from longact_trl.settings.recipe_yaml import model_init_kwargs, parse_recipe
 from longact_trl.training.checkpoints import resolve_resume
 from longact_trl.training.cold_start import ColdStartArguments, load_demonstrations
+from longact_trl.training.preflight import source_of
 
 
 RECIPES = Path(__file__).parent
@@ -31,6 +34,7 @@ def train(argv: list[str]) -> None:
     script_args, args, model_args = parse_recipe((ColdStartArguments, SFTConfig, ModelConfig), argv, RECIPES)
     args.resume_from_checkpoint = resolve_resume(args.resume_from_checkpoint, args.output_dir)
     args.model_init_kwargs = model_init_kwargs(model_args, args.model_init_kwargs)
+    check_end_of_turn(load_processing_class(model_args.model_name_or_path, **source_of(args)), args.eos_token)
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
         dataset = load_demonstrations(script_args, args.seed)
 

@@ -23,6 +23,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "rope and window": settings.rope,
     "attention": settings.attention,
     "rewards": data.rewards,
+    "end of turn": data.turns,
     "dataset": data.dataset,
     "gold answers": data.gold_answers,
     "prompt lengths": data.prompts,

@@ -2,6 +2,7 @@
 
 from ..data.length import apply_length_policy
 from ..data.rows import InvalidRow, check_golds
+from ..models.end_of_turn import check_end_of_turn, end_of_turn
 from ..training.preflight import check_dataset, reward_name
 from .subject import Subject
 from .verdict import CannotCheck, Caution
@@ -10,6 +11,24 @@ from .verdict import CannotCheck, Caution
 def rewards(subject: Subject) -> str:
     """The chat template leaves room for the tags that are rewarded."""
     return ", ".join(reward_name(func) for func in subject.reward_functions)
+
+
+def turns(subject: Subject) -> str:
+    """A turn ends with a token at which generation stops."""
+    end = end_of_turn(subject.tokenizer)
+    if not subject.is_rl:
+        check_end_of_turn(subject.tokenizer, subject.args.eos_token)
+        return end or "the chat template writes nothing there"
+    if subject.missing_start:
+        raise CannotCheck("the cold start has not been run, which says where its turns end")
+    stops = {subject.tokenizer.eos_token, *subject.stop_tokens()}
+    if end is not None and end not in stops:
+        return Caution(
+            f"the chat template ends a turn with {end}, and generation stops at {' and '.join(sorted(stops))} only: a "
+            f"model that writes {end} runs on to `max_completion_length`. Start from a cold start with `eos_token: "
+            f"{end!r}`, or write it into a local copy's tokenizer_config.json, config.json and generation_config.json"
+        )
+    return end or "the chat template writes nothing there"
 
 
 def dataset(subject: Subject) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from huggingface_hub import is_offline_mode
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, SFTConfig, get_peft_config
 
 from ..data.length import prompt_lengths
@@ -142,6 +142,15 @@ class Subject:
                     f"the tokenizer of {self.described_by!r} is not here, and the Hub cannot be reached"
                 ) from error
             raise
+
+    def stop_tokens(self) -> list[str]:
+        """What the model's generation_config.json stops at, where it has one."""
+        try:
+            ids = GenerationConfig.from_pretrained(self.model).eos_token_id
+        except OSError:
+            return []
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        return [token for token in self.tokenizer.convert_ids_to_tokens(ids) if token is not None]
 
     @once
     def dataset(self) -> Dataset:

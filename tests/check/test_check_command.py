@@ -17,7 +17,7 @@ from longact_trl.cli import app
 
 pytestmark = pytest.mark.usefixtures("offline_machine")
 
-OFFLINE = {"rewards", "dataset", "gold answers", "prompt lengths"}
+OFFLINE = {"end of turn", "rewards", "dataset", "gold answers", "prompt lengths"}
 """What no check can know of a model that is not here."""
 
 
@@ -29,7 +29,7 @@ def test_what_ships_passes(path, monkeypatch):
     assert not [verdict for verdict in verdicts if verdict.status == FAIL]
     on_cpu = path.name in ("quickstart.yaml", "sft_tiny.yaml")
     unknown = {verdict.check for verdict in verdicts if verdict.status == UNKNOWN}
-    assert unknown == (set() if on_cpu else {"dataset"} if not subject.is_rl else OFFLINE)
+    assert unknown == (set() if on_cpu else {"end of turn", "dataset"} if not subject.is_rl else OFFLINE)
     assert next(v for v in verdicts if v.check == "memory").text.startswith("peak ")
     if not on_cpu:
         assert subject.shape.parameters == {"8": 8_190_735_360, "4": 4_022_468_096}[path.stem.split("qwen3_")[1][0]]
@@ -45,7 +45,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command(write):
     """Exit codes, the recipe's own overrides, and a report that a person can read."""
     code, shown = run("--config", write(), "--sparsity_ratio", "0.5")
-    assert code == 0 and shown.endswith("16 pass ")
+    assert code == 0 and shown.endswith("17 pass ")
     assert "sparsity_ratio 0.5" in shown and "floor(0.5·32) = 16 channels" in shown
     bars = re.findall(r"[\d,]+ – [\d,]+ █* ?(\d+)", shown)
     assert len(bars) == 10 and sum(map(int, bars)) == 90

@@ -1,4 +1,4 @@
-"""The paper's training stack, small: cold start, then DAPO and LongAct from it, each by its shipped recipe and YAML.
+"""The paper's training stack, small: cold start of a Base model, then DAPO and LongAct from it, each by its YAML.
 
 Two processes, ZeRO-3, one colocated vLLM per rank, dynamic sampling, overlong punishment; on the fixtures of DocQA and
 MemAgent, synthetic contexts and the embedded model's own tasks.
@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.base_model import ends, make_base_model
 from helpers.launching import launch
 from helpers.paths import FIXTURES
 
@@ -57,7 +58,9 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pipeline")
     (root / "mixture.yaml").write_text(yaml.safe_dump(MIXTURE))
     cold = root / "cold"
-    run("sft_cold_start", "sft_tiny.yaml", max_steps="2", max_rows="40", output_dir=str(cold))
+    base = str(make_base_model(root / "base"))
+    cold_start = {"max_steps": "2", "max_rows": "40", "model_name_or_path": base, "eos_token": "<|im_end|>"}
+    run("sft_cold_start", "sft_tiny.yaml", **cold_start, output_dir=str(cold))
     arms = {"dense": "paper/qwen3_8b_dense.yaml", "longact": "qwen3_8b.yaml"}
     for arm, config in arms.items():
         names = {"mixture": str(root / "mixture.yaml"), "output_dir": str(root / arm)}
@@ -91,6 +94,8 @@ def test_it_finishes_with_metrics(folders, arm):
     assert [log["step"] for log in logs] == [1, 2]
     for log in logs:
         assert log["grad_norm"] > 0 and log["longact/sampling_rounds"] >= 1
+        # vLLM stops where the cold start of a Base model has learned to end its turn.
+        assert log["completions/clipped_ratio"] < 1 and 0 < log["completions/mean_terminated_length"] < 40
         assert log["longact/groups_degenerate_left"] == 0 and log["frac_reward_zero_std"] == 0
         assert 0 <= log["rewards/answer_reward/mean"] <= 1 and 0 < log["rewards/format_reward/mean"] <= 1
         assert -1 <= log["rewards/soft_overlong_punishment_reward/mean"] <= 0
@@ -131,6 +136,7 @@ def test_longact_moves_the_selected_rows_alone(folders):
 @pytest.mark.parametrize("run_name", ["cold", "dense", "longact"])
 def test_what_is_saved_is_a_plain_model(folders, run_name):
     folder = folders[run_name]
+    assert all("<|im_end|>" in where for where in ends(folder))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if run_name != "cold":

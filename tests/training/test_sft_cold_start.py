@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import grpo_longact
 import pytest
 import sft_cold_start
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
+from helpers.base_model import ends, make_base_model
 from helpers.paths import RECIPES, ROOT
 from longact_trl.data.am_deepseek import convert_row
 from longact_trl.data.rows import InvalidRow
@@ -111,6 +113,29 @@ def test_resume_auto_continues_and_a_second_run_does_not_overwrite(tmp_path, tra
     run(tmp_path, *saves, "--resume_from_checkpoint", "auto", "--max_steps", "3")
     assert trainers[-1].state.global_step == 3
     assert [log["step"] for log in trainers[-1].state.log_history if "loss" in log] == [1, 2, 3]
+
+
+def test_from_a_base_model_to_rollouts_that_stop(tmp_path, trainers):
+    """The paper's way: the cold start teaches a turn's end, and RL's rollouts of the saved model end there."""
+    base = make_base_model(tmp_path / "base")
+    assert ends(base) == ("<pad>", {"<pad>"}, {"<pad>"})
+    with pytest.raises(
+        ValueError, match=r"ends a turn with '<\|im_end\|>', but .* stop at '<pad>'.*`eos_token: '<\|im"
+    ):
+        run(tmp_path / "cold", "--model_name_or_path", str(base))
+    assert not trainers  # before anything is loaded
+    run(tmp_path / "cold", "--model_name_or_path", str(base), "--eos_token", "<|im_end|>", "--max_rows", "40")
+    assert ends(tmp_path / "cold") == ("<|im_end|>", {"<|im_end|>"}, {"<|im_end|>", "<pad>"})
+
+    clipped = {}
+    for model in (base, tmp_path / "cold"):
+        output = tmp_path / f"rl_{model.name}"
+        flags = ["--model_name_or_path", str(model), "--output_dir", str(output), "--max_steps", "1"]
+        flags += ["--per_device_train_batch_size", "16", "--save_steps", "1", "--logging_steps", "1"]
+        grpo_longact.train(["--config", "quickstart.yaml", *flags])
+        state = json.loads((output / "checkpoint-1" / "trainer_state.json").read_text())
+        [clipped[model.name]] = [log["completions/clipped_ratio"] for log in state["log_history"] if "loss" in log]
+    assert clipped == {"base": 1.0, "cold": 0.0}
 
 
 @pytest.mark.parametrize("size", ["8B", "4B"])
