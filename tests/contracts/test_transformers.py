@@ -1,0 +1,72 @@
+"""What of transformers is private or unexported and this package stands on."""
+
+import pytest
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from helpers.contracts import Contract
+from helpers.models import make_model
+
+
+CONTRACTS = [
+    Contract("transformers.Trainer._save_checkpoint", "reads self._save_optimizer_and_scheduler( ... self._save_rng_state( ... self.state.save_to_json(", "`trainer_state.json` comes last, so a checkpoint that has it is complete"),
+    Contract("transformers.Trainer._save_rng_state", "(output_dir)", "masks, rollouts and sampling state are written with it, on every rank"),
+    Contract("transformers.Trainer._load_rng_state", "(checkpoint)", "an unreadable file is named"),
+    Contract("transformers.Trainer._load_from_checkpoint", "(resume_from_checkpoint, model)", "an unreadable file is named; dtypes are kept"),
+    Contract("transformers.Trainer._load_optimizer_and_scheduler", "(checkpoint)", "TRL's override calls it"),
+    Contract("transformers.Trainer._get_grad_norm", "(model, grad_norm)", "a gradient that is not finite stops the run before it reaches a weight"),
+    Contract("transformers.Trainer._remove_unused_columns", "(dataset, description)", "replacement prompts have the columns that TRL would give them"),
+    Contract("transformers.Trainer._push_from_checkpoint", "(checkpoint_folder)", "a push in the background that fails is told"),
+    Contract("transformers.Trainer._finish_current_push", "()", "a push waits for the one before it"),
+    Contract("transformers.Trainer.init_hf_repo", "(token)", "the repository is created with patience, and a refusal stops every rank"),
+    Contract("transformers.Trainer.push_to_hub", "(commit_message, blocking, token, revision, kwargs)", "saved before the Hub is asked, pushed with patience"),
+    Contract("transformers.Trainer.get_decay_parameter_names", "(model)", "masked projections do not decay"),
+    Contract("transformers.Trainer.train", "(resume_from_checkpoint, trial, ignore_keys_for_eval)", "`\"auto\"` is resolved before it"),
+    Contract("transformers.Trainer", "sets .push_in_progress .hub_model_id .optimizer_cls_and_kwargs .is_deepspeed_enabled", "pushes in the background, and whose optimizer it is"),
+    Contract("transformers.utils.hub.PushInProgress", "has .is_done", "the card does not change while it is being sent"),
+    Contract("transformers.utils.hub.PushInProgress.__init__", "sets .jobs", "which pushes a save has started"),
+    Contract("transformers.trainer.TRAINER_STATE_NAME", "= 'trainer_state.json'", "the file that completes a checkpoint"),
+    Contract("transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS", "has .__getitem__ .__setitem__ .__delitem__ ._local_mapping", "the function behind an attention's name; packed attention calls it by that name"),
+    Contract("transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS", "has .__getitem__ .register", "the mask that belongs to an attention's name"),
+    Contract("transformers.AttentionInterface.register", "(key, value)", "packed attention is registered under a name of its own"),
+    Contract("transformers.AttentionMaskInterface.register", "(key, value)", "its mask, too"),
+    Contract("transformers.PreTrainedModel", "has ._supports_attention_backend ._supports_sdpa", "whether a model takes its attention by name"),
+    Contract("transformers.PretrainedConfig", "has ._attn_implementation .get_text_config", "which attention a model runs with; the text part of a composite model"),
+    Contract("transformers.modeling_outputs.BaseModelOutput", "(last_hidden_state, hidden_states, attentions)", "prefixes are taken out of `last_hidden_state` before the head"),
+    Contract("transformers.TrainingArguments", "sets .fsdp_plugin_args", "FSDP1 is refused before a model is loaded"),
+    Contract("transformers.utils.find_adapter_config_file", "(model_id, cache_dir, force_download, proxies, token, revision, local_files_only, subfolder, _commit_hash)", "whether what is evaluated is an adapter"),
+    Contract("transformers.utils.is_kernels_available", "(MIN_VERSION, MAX_VERSION)", "whether `longact check` may promise an attention of the Hub's kernels"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: f"{c.name}:{c.shape[:12]}")
+def test_contract(contract):
+    contract.check()
+
+
+def test_an_attention_that_is_put_before_another_gives_way_again():
+    """`longact inspect --after-rope` wraps the function behind a name and deletes the wrapper afterwards."""
+    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = wrapper = lambda *args, **kwargs: usual(*args, **kwargs)
+    try:
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is wrapper
+    finally:
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is usual
+
+
+def test_a_decoder_passes_on_what_it_does_not_know():
+    """`shared_prefix` goes through the model to its attention, and a mask of four dimensions is left alone."""
+    model, seen = make_model(), []
+    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def attention(module, query, key, value, attention_mask, **kwargs):
+        seen.append((kwargs.pop("shared_prefix"), attention_mask.shape))
+        return usual(module, query, key, value, None, **kwargs)
+
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = attention
+    try:
+        model(input_ids=torch.ones(1, 3, dtype=torch.long), attention_mask=torch.empty(0, 0, 0, 0), shared_prefix="x")
+    finally:
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+    assert seen == [("x", (0, 0, 0, 0))] * 2
