@@ -13,6 +13,7 @@ CONTRACTS = [
     Contract("accelerate.optimizer.AcceleratedOptimizer.__init__", "sets .optimizer", "the optimizer behind the wrapper, and DeepSpeed's behind that"),
     Contract("accelerate.state.AcceleratorState", "has .deepspeed_plugin", "DeepSpeed's config, where an optimizer of its own may decay masked rows"),
     Contract("accelerate.utils.DeepSpeedPlugin", "sets .deepspeed_config", "the same"),
+    Contract("accelerate.state.GradientState._set_sync_gradients", "(sync_gradients)", "micro-batches of one step run as within an accumulation"),
     Contract("accelerate.utils.launch", "reads \"ACCELERATE_USE_FSDP\" ... \"FSDP_VERSION\"", "FSDP1 is refused in the launched process"),
 ]  # fmt: skip
 
