@@ -81,11 +81,15 @@ class Prompter:
                 pass
         return self.tokenizer.apply_chat_template(messages, **options)
 
-    def num_tokens(self, rendered: str) -> int:
-        """Tokens of a rendered prompt as the backends count them: no second BOS where the template wrote one."""
+    def encode(self, rendered: str) -> list[int]:
+        """Token ids of a rendered prompt as the backends make them: no second BOS where the template wrote one."""
         bos = self.tokenizer.bos_token
         has_bos = bos is not None and rendered.startswith(bos)
-        return len(self.tokenizer.encode(rendered, add_special_tokens=not has_bos))
+        return self.tokenizer.encode(rendered, add_special_tokens=not has_bos)
+
+    def num_tokens(self, rendered: str) -> int:
+        """Tokens of a rendered prompt."""
+        return len(self.encode(rendered))
 
     def fit(
         self,

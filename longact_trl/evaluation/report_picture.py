@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .paper_tables import column_name, tables_for
-from .report import Evaluation, rows_of
+from .tables import Evaluation, column_title, rows_of, tables_for
 
 
 if TYPE_CHECKING:
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = "os^vP"  # after the last colour, the next one
 SPREAD = 0.7  # of the distance between two columns, what the points of one share
 
 
@@ -21,7 +21,7 @@ def draw_report(evaluations: Sequence[Evaluation]) -> "Figure":
 
     Args:
         evaluations (`Sequence[Evaluation]`):
-            As [`~report.load_evaluations`] returns them.
+            As [`~tables.load_evaluations`] returns them.
 
     Returns:
         `matplotlib.figure.Figure`
@@ -33,33 +33,36 @@ def draw_report(evaluations: Sequence[Evaluation]) -> "Figure":
     from matplotlib.lines import Line2D
 
     panels = []
-    for number, table in tables_for(evaluations).items():
+    for number, table in tables_for(evaluations):
         rows = rows_of(table, evaluations)
         if any(row.ours for row in rows):
-            of_paper = f"Table {number}. " if isinstance(number, int) else ""
-            panels.append((of_paper + table["title"], table["columns"], rows))
+            panels.append((f"Table {number}. {table['title']}" if number else table["title"], table, rows))
     if not panels:
         raise ValueError("These results have no number of any table.")
-    figure = Figure((9, 3.6 * len(panels)), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure((12, 3.6 * len(panels)), dpi=150, layout="constrained", facecolor="white")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
-    for axis, (title, columns, rows) in zip(axes, panels, strict=True):
-        columns = [column for column in columns if any(column in row.ours or column in row.paper for row in rows)]
+    for axis, (title, table, rows) in zip(axes, panels, strict=True):
+        columns = [
+            column for column in table["columns"] if any(column in row.ours or column in row.paper for row in rows)
+        ]
         for i, row in enumerate(rows):
-            colour = COLOURS[i % len(COLOURS)]
+            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS) % len(MARKERS)]
             shift = SPREAD * ((i + 0.5) / len(rows) - 0.5)
             at = [columns.index(column) + shift for column in row.ours]
             values = [100 * interval.value for interval in row.ours.values()]
-            below = [100 * (interval.value - interval.low) for interval in row.ours.values()]
-            above = [100 * (interval.high - interval.value) for interval in row.ours.values()]
+            below = [100 * max(interval.value - interval.low, 0.0) for interval in row.ours.values()]
+            above = [100 * max(interval.high - interval.value, 0.0) for interval in row.ours.values()]
             label = row.name if row.ours else f"{row.name} (paper only)"
-            axis.errorbar(at, values, [below, above], fmt="o", color=colour, capsize=3, label=label)
+            axis.errorbar(at, values, [below, above], fmt=marker, color=colour, capsize=3, label=label)
             at = [columns.index(column) + shift for column in row.paper]
             axis.plot(at, list(row.paper.values()), "D", markerfacecolor="none", color=colour, markersize=9)
         handles, _ = axis.get_legend_handles_labels()
         if any(row.paper for row in rows):
             handles.append(Line2D([], [], color="0.3", marker="D", markerfacecolor="none", ls="", label="the paper"))
         axis.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-        axis.set_xticks(range(len(columns)), [column_name(column) for column in columns], fontsize=8)
+        axis.set_xticks(
+            range(len(columns)), [column_title(table, column).replace(" ", "\n") for column in columns], fontsize=8
+        )
         axis.set_xlim(-0.5, len(columns) - 0.5)
         axis.set_ylim(-3, 103)
         axis.set_ylabel("score, percent")
