@@ -6,7 +6,7 @@ from pathlib import Path
 from .benchmarks import BENCHMARKS
 from .report_picture import write_picture
 from .statistics import Interval
-from .tables import UNREAD, Evaluation, Row, column_title, compare, load_evaluations, rows_of, tables_for
+from .tables import UNREAD, Evaluation, Row, column_title, compare, load_evaluations, paper_tables, rows_of, tables_for
 
 
 SIGNIFICANT = 0.05
@@ -24,11 +24,12 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         `str`: Markdown.
     """
     parts = ["# Evaluation", _how(evaluations)]
-    for number, table in tables_for(evaluations):
+    for number, table in tables_for(evaluations).items():
         rows = rows_of(table, evaluations)
-        if number is None and not any(row.ours for row in rows):
+        of_paper = number in paper_tables()
+        if not of_paper and not any(row.ours for row in rows):
             continue
-        parts.append(f"## {f'Table {number}: ' if number else ''}{table['title']}")
+        parts.append(f"## {f'Table {number}: ' if of_paper else ''}{table['title']}")
         parts.append(_table(table, rows))
         parts += [f"<sub>{note}</sub>" for note in table.get("notes", ())]
         if table.get("others"):  # the arms of the other tables are in these, too

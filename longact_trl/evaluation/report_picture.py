@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .tables import Evaluation, column_title, rows_of, tables_for
+from .tables import Evaluation, column_title, paper_tables, rows_of, tables_for
 
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ def draw_report(evaluations: Sequence[Evaluation]) -> "Figure":
     from matplotlib.lines import Line2D
 
     panels = []
-    for number, table in tables_for(evaluations):
+    for number, table in tables_for(evaluations).items():
         rows = rows_of(table, evaluations)
         if any(row.ours for row in rows):
-            panels.append((f"Table {number}. {table['title']}" if number else table["title"], table, rows))
+            title = f"Table {number}. {table['title']}" if number in paper_tables() else table["title"]
+            panels.append((title, table, rows))
     if not panels:
         raise ValueError("These results have no number of any table.")
     figure = Figure((12, 3.6 * len(panels)), dpi=150, layout="constrained", facecolor="white")

@@ -18,14 +18,6 @@ CLAMPED = "perturb.json"
 """What `longact perturb` writes: with `--task longbench_v2`, the answers behind Table 7."""
 UNREAD = 0.25
 """What the official `compensated` scoring of LongBench v2 gives for an answer that cannot be read."""
-FAMILIES = ("niah_sub", "niah", "vt", "qa", "avg")  # RULER's columns in Table 2
-TINY_TASKS = {
-    "title": "Tiny tasks, this project's own",
-    "benchmark": "tiny_tasks",
-    "columns": list(BENCHMARKS["tiny_tasks"].columns(())),
-    "others": True,
-    "rows": {},
-}
 Groups = list[dict[str, float]]
 
 
@@ -270,21 +262,20 @@ def paper_tables() -> dict[int, dict]:
     return yaml.safe_load(FIGURES.read_text(encoding="utf-8"))["tables"]
 
 
-def tables_for(evaluations: Sequence[Evaluation]) -> list[tuple[int | None, dict]]:
-    """The paper's tables by number, and this project's own (`None`): RULER at each length, and the tiny tasks."""
-    tables: list[tuple[int | None, dict]] = list(paper_tables().items())
-    in_table_2 = set(paper_tables()[2]["columns"])
-    for length in lengths_of(evaluations):
-        columns = [str(length), *(f"{length} {family}" for family in FAMILIES)]
-        columns = [column for column in columns if column not in in_table_2]
-        own = {"title": f"RULER at {length} tokens", "benchmark": "ruler", "columns": columns, "others": True}
-        tables.append((None, own | {"rows": {}}))
-    return [*tables, (None, TINY_TASKS)]
+def tables_for(evaluations: Sequence[Evaluation]) -> dict[int | str, dict]:
+    """The paper's tables by number; then what none of them shows, by name: RULER by length, other benchmarks."""
+    tables: dict[int | str, dict] = dict(paper_tables())
+    printed = {(table["benchmark"], column) for table in tables.values() for column in table["columns"]}
+    for name, benchmark in BENCHMARKS.items():
+        for length in lengths_of(evaluations) if benchmark.fills_length else [None]:
+            columns = [c for c in benchmark.columns([length] if length else []) if (name, c) not in printed]
+            title = benchmark.title + (f" at {length} tokens" if length else "")
+            own = {"title": title, "benchmark": name, "columns": columns, "others": True, "rows": {}}
+            tables |= {title: own} if columns else {}
+    return tables
 
 
 def column_title(table: Mapping, column: str) -> str:
     """What a column of a table is called: `131072 niah_sub` is 128k NIAH-sub, `passkey` is Retrieve.PassKey."""
-    if column.isdigit():
-        return "mean of 13"
     lengths = [int(name.split()[0]) for name in table["columns"] if name.split()[0].isdigit()]
     return BENCHMARKS[table["benchmark"]].columns(lengths)[column].title

@@ -1,5 +1,7 @@
 """`paper_figures.yaml` against a second transcription of the paper, and against the arithmetic of its own numbers."""
 
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from longact_trl.evaluation.tables import paper_tables
 
 
+DOCS = Path(__file__).parents[2] / "docs"
 PARSED = Path(__file__).parents[1] / "fixtures" / "paper_tables.tsv"
 LONGBENCH_V2 = (503, 192, 311, 180, 215, 108)  # questions: overall, easy, hard, short, medium, long
 QUARTERS = {"qwen3_8b_longact", "qwen3_8b_grpo", "qwen3_8b_clip_cov", "qwen3_8b_kl_cov"}
@@ -86,3 +89,16 @@ def test_the_misprints_are_in_the_notes():
     assert "83.44" in tables[3]["notes"][0]
     for number in (1, 4, 5, 6):
         assert any("184.75" in note for note in tables[number]["notes"])
+
+
+def test_the_intervals_of_how_to_read_the_paper():
+    """Two models with independent answers, from the scores and the numbers of questions that stand in each line."""
+    page = (DOCS / "how_to_read_the_paper.md").read_text("utf-8")
+    lines = re.findall(r"\((\d+\.\d+) − (\d+\.\d+)\) \| (\d+) \| (.*?) \|", page)
+    assert len(lines) == 9
+    for first, second, questions, printed in lines:
+        a, b = float(first) / 100, float(second) / 100
+        half = 196 * math.sqrt((a * (1 - a) + b * (1 - b)) / int(questions))
+        gain = 100 * (a - b)
+        expected = f"{gain:+.2f} ({gain - half:+.1f} to {gain + half:+.1f})"
+        assert printed.replace("−", "-") == expected

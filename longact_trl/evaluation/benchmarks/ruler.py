@@ -101,7 +101,7 @@ def columns(lengths: Sequence[int] = ()) -> dict[str, Column]:
     found = {}
     for length in sorted(lengths):
         size = str(length) if length % 1024 else f"{length // 1024}k"
-        found[str(length)] = Column(size, _mean(length, TASKS))
+        found[str(length)] = Column(f"{size}, all {len(TASKS)}", _mean(length, TASKS))
         shares: dict[str, float] = defaultdict(float)
         for name, (title, tasks) in FAMILIES.items():
             found[f"{length} {name}"] = Column(f"{size} {title}", _mean(length, tasks))
