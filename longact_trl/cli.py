@@ -90,9 +90,25 @@ def inspect(
 @app.command()
 def perturb(
     model: Model,
-    task: Annotated[str, typer.Option(help="needles, facts or ruler/NAME.")] = "needles",
+    task: Annotated[str, typer.Option(help="needles, facts, ruler/NAME or longbench_v2 (Table 7).")] = "needles",
     length: Annotated[str, typer.Option(help="Tokens of a prompt, for RULER.")] = "4k",
-    num_prompts: Annotated[int, typer.Option(help="Questions to answer.")] = 100,
+    num_prompts: Annotated[
+        int | None, typer.Option(help="Questions to answer. Default: 100, of LongBench v2 all.", show_default=False)
+    ] = None,
+    case: Annotated[
+        str | None, typer.Option(help="Only this question of LongBench v2, e.g. 66ec41d3821e116aacb1c874 (Fig. 6).")
+    ] = None,
+    longbench_v2_data: Annotated[
+        str, typer.Option(help="Hub id, or local data.json, parquet file or folder.")
+    ] = "THUDM/LongBench-v2",
+    reasoning_tokens: Annotated[int, typer.Option(help="Tokens to think with, for LongBench v2.")] = 4096,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="0 is greedy. Default: 0, of LongBench v2 1 as in the paper.", show_default=False),
+    ] = None,
+    clamp: Annotated[
+        str, typer.Option(help="Clamp to the mean of each question's own prompt (sample), or of all (pooled).")
+    ] = "sample",
     text: Annotated[list[Path] | None, typer.Option(help="UTF-8 file to take the loss of; may be repeated.")] = None,
     text_length: Annotated[str, typer.Option(help="Tokens of each text.")] = "2k",
     sparsity_ratio: Lambda = 0.3,
@@ -111,6 +127,11 @@ def perturb(
             task=task,
             length=length,
             num_prompts=num_prompts,
+            case=case,
+            longbench_v2_data=longbench_v2_data,
+            reasoning_tokens=reasoning_tokens,
+            temperature=temperature,
+            clamp=clamp,
             files=text or [],
             text_length=text_length,
             sparsity_ratio=sparsity_ratio,
@@ -155,11 +176,12 @@ def drift(
 @app.command()
 def report(
     results: Annotated[
-        list[str], typer.Argument(help="Output folders of recipes/evaluate.py; the first is the baseline.")
+        list[str],
+        typer.Argument(help="Output folders of recipes/evaluate.py (the first: the baseline) and longact perturb."),
     ],
     output: Annotated[str | None, typer.Option(help="Also write OUTPUT.md and OUTPUT.png.")] = None,
 ) -> None:
-    """Print the paper's Tables 1-6 from results: intervals, the paper's figures, differences, significance."""
+    """Print the paper's Tables 1-7 from results: intervals, the paper's figures, differences, significance."""
     from .evaluation.report import report_results
 
     with usage_errors():

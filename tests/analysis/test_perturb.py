@@ -14,6 +14,7 @@ from longact_trl.analysis.perturb.perturbation import perturb_activations
 from longact_trl.analysis.questions import FACTS, make_questions
 from longact_trl.analysis.texts import built_in_texts
 from longact_trl.cli import app
+from longact_trl.method.projections import find_projections
 from longact_trl.models.reading import load_model, load_tokenizer
 from longact_trl.quickstart import MODEL
 
@@ -38,6 +39,21 @@ def test_calibration_is_eq_2_over_sequences_and_the_mean_over_tokens(embedded):
         mean = torch.stack([m[name].double() for m in alone]).mean(0)
         torch.testing.assert_close(magnitude.double(), mean, rtol=1e-6, atol=0)
     assert calibration.means.keys() == calibration.magnitudes.keys()
+    seen: dict[str, list[torch.Tensor]] = {}
+    for projection in find_projections(model, KINDS):
+        noting = seen.setdefault(projection.name, [])
+        projection.module.register_forward_hook(lambda m, a, output, noting=noting: noting.append(output))
+    with torch.no_grad():
+        for ids in sequences:
+            model(input_ids=ids[None])
+    for projection in find_projections(model, KINDS):
+        projection.module._forward_hooks.clear()
+    for name, outputs in seen.items():
+        own = torch.tensor([output.double().mean() for output in outputs], dtype=torch.float64)
+        torch.testing.assert_close(calibration.clamp_values("sample", [0, 1, 2])[name], own, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(calibration.clamp_values("sample", [2])[name], own[2:], rtol=1e-9, atol=1e-12)
+        pooled = torch.cat([output.double().flatten() for output in outputs]).mean()
+        torch.testing.assert_close(calibration.clamp_values("pooled")[name], pooled, rtol=1e-9, atol=1e-12)
     assert_no_hooks(model)
 
 
@@ -69,7 +85,7 @@ def test_a_loss_study(embedded):
     calibration = calibrate(model, texts["facts"], KINDS)
     runs = []
     for seed in range(2):
-        with perturb_activations(model, calibration.rows("random", 0.3, seed), calibration.means):
+        with perturb_activations(model, calibration.rows("random", 0.3, seed), calibration.clamp_values()):
             runs.append(losses(model, texts["facts"]))
     expected = torch.tensor(runs).mean(0)
     torch.testing.assert_close(torch.tensor(study.by_chunk["facts", "random", 0.3]), expected)
@@ -83,10 +99,24 @@ def test_batches_do_not_show_in_clamped_answers(embedded):
     model, tokenizer, questions = embedded
     questions = questions[:6]
     calibration = calibrate(model, [torch.tensor(q.input_ids) for q in questions], KINDS)
-    for condition in ("none", "top"):
-        with perturb_activations(model, calibration.rows(condition, 0.3), calibration.means):
+    for condition, clamp in (("none", "sample"), ("top", "sample"), ("top", "pooled")):
+        rows = calibration.rows(condition, 0.3)
+        with perturb_activations(model, rows, calibration.clamp_values(clamp, range(6))):
             together = generate(model, tokenizer, questions)
-            assert together == [generate(model, tokenizer, [q])[0] for q in questions]
+        for i, question in enumerate(questions):
+            with perturb_activations(model, rows, calibration.clamp_values(clamp, [i])):
+                assert generate(model, tokenizer, [question]) == [together[i]]
+
+
+def test_each_question_is_clamped_to_its_own_mean(embedded):
+    """`study_answers` sorts questions into batches: each must take its own value along."""
+    model, tokenizer, questions = embedded
+    calibration = calibrate(model, [torch.tensor(q.input_ids) for q in questions], KINDS)
+    answers = study_answers(model, tokenizer, questions, calibration, 0.3, conditions=["top"])["top"]
+    for i in (0, 7, 23):
+        with perturb_activations(model, calibration.rows("top", 0.3), calibration.clamp_values("sample", [i])):
+            [tokens] = generate(model, tokenizer, [questions[i]])
+        assert tokenizer.decode(tokens, skip_special_tokens=True) == answers.completions[i]
 
 
 def test_the_top_channels_carry_the_task(embedded):
@@ -110,6 +140,8 @@ def test_the_command(tmp_path):
     assert list(summary["answers"]) == list(CONDITIONS) and len(summary["answers"]["top"]["completions"]) == 4
     report = (tmp_path / "perturb.md").read_text()
     rows = [line for line in report.splitlines() if line.startswith("| top")]
-    assert len(rows) == 1 and rows[0].count("|") == 6
+    assert len(rows) == 1 and rows[0].count("|") == 8
+    assert "4 questions, greedy; clamped to the mean of the layer's Q or K on the question's own prompt." in report
+    assert summary["settings"]["clamp"] == "sample" and summary["settings"]["temperature"] == 0
     assert "## Answers side by side" in report and "| facts |" in report
     assert Image.open(tmp_path / "perturb.png").width == 1500

@@ -42,14 +42,14 @@ def test_chosen_channels_take_the_mean_and_no_other_changes(model_type, given):
     plain, rows = outputs_of(model), massive(model, ("q", "k", "v"))
     means = measure_means(model, [BATCH], ("q", "k", "v"))
     for name, values in plain.items():
-        assert means[name] == pytest.approx(values.double().mean().item(), rel=1e-6)
+        assert means[name].tolist() == pytest.approx([values.double().mean().item()], rel=1e-6)
     if given:
         means = {name: 7.0 + i for i, name in enumerate(means)}
     with perturb_activations(model, rows, means if given else None):
         clamped = outputs_of(model)
     for name, values in clamped.items():
         assert torch.equal(values[..., ~rows[name]], plain[name][..., ~rows[name]])
-        expected = torch.full_like(values[..., rows[name]], means[name])
+        expected = torch.full_like(values[..., rows[name]], float(means[name]))
         torch.testing.assert_close(values[..., rows[name]], expected, rtol=1e-5, atol=1e-8)
 
 
@@ -80,6 +80,21 @@ def test_decoding_is_clamped_as_prefill_is():
         whole = model.generate(**BATCH, **GREEDY, use_cache=False)
     assert torch.equal(cached, whole)
     assert not torch.equal(cached, model.generate(**BATCH, **GREEDY))
+
+
+def test_a_value_for_each_sequence_of_a_batch():
+    """Together, each sequence is clamped to its own value, to the bit as it is alone."""
+    model = make_decoder("qwen3", num_hidden_layers=1)
+    rows = massive(model)
+    means = measure_means(model, [{"input_ids": ids[None]} for ids in BATCH["input_ids"]])
+    assert all(len(values.unique()) == 2 for values in means.values())
+    with perturb_activations(model, rows, means):
+        together = outputs_of(model)
+    for name, values in together.items():
+        if name in rows:
+            clamped = values[..., rows[name]]
+            for sequence, mean in zip(clamped, means[name], strict=True):
+                assert (sequence == mean.float()).all()
 
 
 def test_rows_of_another_model():
@@ -119,7 +134,7 @@ def compare_engines() -> None:
     answers = {}
     for condition in ("none", "top", "bottom", "none"):  # the prompts repeat: a cached prefix must not survive
         for engine in (llm, model):
-            with perturb_activations(engine, calibration.rows(condition, 0.3), calibration.means):
+            with perturb_activations(engine, calibration.rows(condition, 0.3), calibration.clamp_values()):
                 answers[condition, engine is llm] = generate(engine, tokenizer, questions)
         assert answers[condition, True] == answers[condition, False], (condition, answers)
     assert answers["none", True] != answers["top", True] != answers["bottom", True]

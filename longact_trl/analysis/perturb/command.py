@@ -2,28 +2,29 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from ...evaluation.statistics import Interval
 from ...method.masks import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
 from ..chosen_projections import choose_projections
-from ..questions import Question, check_task, make_questions
+from ..questions import LONGBENCH_V2, Question, check_task, longbench_v2_questions, make_questions
 from ..texts import built_in_texts, file_texts, parse_length
 from .answer_study import Answers, start_vllm, study_answers
-from .calibration import CONDITIONS, calibrate
+from .calibration import CLAMPS, CONDITIONS, calibrate
 from .loss_study import LossStudy, study_losses
+from .picture import draw_study
+from .summary import accuracy_table, loss_table, markdown, summarise
 
 
 CHUNK = 128  # tokens of a chunk: texts are cut, so that there is something to draw intervals from
 DOSES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-NUM_EXAMPLES = 3
+NUM_PROMPTS = 100  # of all tasks but LongBench v2, which is asked whole
+PAPER_TEMPERATURE = 1.0  # paper, sec. 4.1
+PAPER_CONDITIONS = ("none", "bottom", "top")  # Table 7's rows, in its order
 
 
 def perturb_channels(
@@ -32,7 +33,12 @@ def perturb_channels(
     *,
     task: str,
     length: str,
-    num_prompts: int,
+    num_prompts: int | None,
+    case: str | None,
+    longbench_v2_data: str,
+    reasoning_tokens: int,
+    temperature: float | None,
+    clamp: str,
     files: Sequence[Path],
     text_length: str,
     sparsity_ratio: float,
@@ -49,12 +55,26 @@ def perturb_channels(
             num_selected(ratio, projection.head_dim)
     if engine not in ("transformers", "vllm"):
         raise ValueError(f"Unknown engine {engine!r}. Write transformers or vllm.")
-    if num_prompts < 1:
+    if clamp not in CLAMPS:
+        raise ValueError(f"Unknown --clamp {clamp!r}. Write {' or '.join(CLAMPS)}.")
+    if num_prompts is not None and num_prompts < 1:
         raise ValueError(f"--num-prompts must be 1 or more, got {num_prompts}.")
     check_task(task)
+    if case and task != LONGBENCH_V2:
+        raise ValueError(f"--case {case} is a question of LongBench v2: add --task {LONGBENCH_V2}.")
+    for name, value in (("reasoning-tokens", reasoning_tokens), ("temperature", temperature or 0)):
+        if value < 0:
+            raise ValueError(f"--{name} must not be negative, got {value}.")
     tokenizer = load_tokenizer(model)
-    questions = make_questions(task, tokenizer, num_prompts, parse_length(length))
     window = window_of(skeleton.config)
+    if task == LONGBENCH_V2:
+        questions = longbench_v2_questions(
+            tokenizer, window, reasoning_tokens, num_prompts, longbench_v2_data, [case] if case else None
+        )
+    else:
+        questions = make_questions(task, tokenizer, num_prompts or NUM_PROMPTS, parse_length(length))
+    if temperature is None:
+        temperature = PAPER_TEMPERATURE if task == LONGBENCH_V2 else 0.0
     longest = max(len(q.input_ids) + q.max_new_tokens for q in questions)
     if window is not None and longest > window:
         raise ValueError(f"{task} needs {longest:,} tokens, {model} can read {window:,}: lower --length.")
@@ -71,6 +91,8 @@ def perturb_channels(
     answering = loaded
     if engine == "vllm":
         del loaded, answering  # its memory is vLLM's now
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         answering = start_vllm(model, questions)
     answers = study_answers(
         answering,
@@ -79,13 +101,19 @@ def perturb_channels(
         calibration,
         sparsity_ratio,
         lambda conditions: track(conditions, f"Answers to {len(questions)} questions"),
+        conditions=PAPER_CONDITIONS if task == LONGBENCH_V2 else CONDITIONS,
+        clamp=clamp,
+        temperature=temperature,
     )
     settings = {
         "model": model,
         "task": task,
-        "num_prompts": num_prompts,
+        "num_prompts": len(questions),
         "sparsity_ratio": sparsity_ratio,
         "projections": kinds,
+        "clamp": clamp,
+        "temperature": temperature,
+        "reasoning_tokens": reasoning_tokens if task == LONGBENCH_V2 else 0,
         "engine": engine,
         "chunk_tokens": CHUNK,
         "chunks": {text: len(parts) for text, parts in chunks.items()},
@@ -102,133 +130,12 @@ def _chunks(ids: torch.Tensor) -> list[torch.Tensor]:
     return list(ids[: len(ids) // CHUNK * CHUNK].split(CHUNK))
 
 
-def summarise(settings: dict, study: LossStudy, questions: Sequence[Question], answers: dict[str, Answers]) -> dict:
-    """
-    All numbers of a study, ready for JSON.
-
-    Args:
-        settings (`dict`):
-            What was asked for.
-        study (`LossStudy`):
-            Losses.
-        questions (`Sequence[Question]`):
-            What was asked.
-        answers (`dict[str, Answers]`):
-            By condition.
-
-    Returns:
-        `dict`: `settings`; `losses` by text, condition and λ, with intervals; `gaps` between conditions on the same
-        chunks; `answers` by condition; `questions`.
-    """
-    ratio = settings["sparsity_ratio"]
-    ratios = sorted({r for _, condition, r in study.by_chunk if condition != "none"})
-    pairs = (("bottom", "random"), ("random", "top"), ("none", "bottom"))
-    texts = list(settings["chunks"])
-    return {
-        "settings": settings,
-        "losses": {
-            text: {
-                condition: {r: study.mean(text, condition, r)._asdict() for r in ratios} for condition in CONDITIONS
-            }
-            for text in texts
-        },
-        "gaps": {
-            text: {f"{higher} - {lower}": study.gap(text, lower, higher, ratio)._asdict() for lower, higher in pairs}
-            for text in texts
-        },
-        "answers": {condition: {**asdict(a), "accuracy": a.accuracy._asdict()} for condition, a in answers.items()},
-        "questions": [{"prompt": q.text, "answers": q.answers} for q in questions],
-    }
-
-
 def write(
     settings: dict, study: LossStudy, questions: Sequence[Question], answers: dict[str, Answers], output: Path
 ) -> None:
     """Write `perturb.json`, `perturb.md` and `perturb.png` into a folder; arguments as in [`summarise`]."""
-    from .picture import draw_study
-
     output.mkdir(parents=True, exist_ok=True)
     summary = summarise(settings, study, questions, answers)
     (output / "perturb.json").write_text(json.dumps(summary, indent=1))
     (output / "perturb.md").write_text(markdown(summary), "utf-8")
     draw_study(summary).savefig(output / "perturb.png")
-
-
-def markdown(summary: dict) -> str:
-    """
-    The study as tables, and answers side by side.
-
-    Args:
-        summary (`dict`):
-            As [`summarise`] returns it.
-
-    Returns:
-        `str`
-    """
-    settings, answers = summary["settings"], summary["answers"]
-    ratio = settings["sparsity_ratio"]
-    title = f"{Path(settings['model']).name}: {ratio:.0%} of the channels of {settings['projections']} clamped"
-    lines = [f"# {title}", "", f"Task: {settings['task']}, {settings['num_prompts']} questions, greedy.", ""]
-    lines += ["| clamped | accuracy (95 % interval) | distinct-2 | longest repeat, tokens | tokens |"]
-    lines += ["|---|---|---|---|---|"]
-    for condition, a in answers.items():
-        lines.append(
-            f"| {condition} | {Interval(**a['accuracy'])} | {a['distinct_2']:.2f} | {a['longest_repeat']:.1f} "
-            f"| {a['tokens']:.1f} |"
-        )
-    lines += ["", "Loss in nats a token (95 % interval over chunks):", ""]
-    lines += ["| text | " + " | ".join(CONDITIONS) + " |", "|---" * (len(CONDITIONS) + 1) + "|"]
-    for text, by_condition in summary["losses"].items():
-        cells = [_number(by_condition[condition][ratio]) for condition in CONDITIONS]
-        lines.append(f"| {text} | {' | '.join(cells)} |")
-    lines += ["", "Differences on the same chunks:", "", "| text | " + " | ".join(_first(summary["gaps"])) + " |"]
-    lines += ["|---" * (len(_first(summary["gaps"])) + 1) + "|"]
-    for text, gaps in summary["gaps"].items():
-        lines.append(f"| {text} | {' | '.join(_number(gap, '+') for gap in gaps.values())} |")
-    lines += ["", "## Answers side by side", ""]
-    lines += ["| right | " + " | ".join(CONDITIONS) + " |", "|---" * (len(CONDITIONS) + 1) + "|"]
-    for i, question in enumerate(summary["questions"][:NUM_EXAMPLES]):
-        cells = [_cell(answers[condition]["completions"][i]) for condition in CONDITIONS]
-        lines.append(f"| {_cell(', '.join(question['answers']))} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def accuracy_table(settings: dict, answers: dict[str, Answers]) -> Table:
-    """The paper's Table 7 for one task, with what repetition there is."""
-    table = Table(
-        title=f"{settings['num_prompts']} answers to {settings['task']}, λ = {settings['sparsity_ratio']}",
-        title_justify="left",
-    )
-    for column in ("clamped", "accuracy (95 %)", "distinct-2", "longest repeat", "tokens"):
-        table.add_column(column)
-    for condition, a in answers.items():
-        cells = (str(a.accuracy), f"{a.distinct_2:.2f}", f"{a.longest_repeat:.1f}", f"{a.tokens:.1f}")
-        table.add_row(condition, *cells)
-    return table
-
-
-def loss_table(settings: dict, study: LossStudy) -> Table:
-    """Loss by text and condition."""
-    table = Table(title=f"Loss, nats a token, λ = {settings['sparsity_ratio']}", title_justify="left")
-    for column in ("text", *CONDITIONS):
-        table.add_column(column)
-    for text in settings["chunks"]:
-        means = [study.mean(text, condition, settings["sparsity_ratio"]) for condition in CONDITIONS]
-        table.add_row(text, *(_number(mean._asdict()) for mean in means))
-    return table
-
-
-def _number(interval: dict, sign: str = "") -> str:
-    return f"{interval['value']:{sign}.2f} ({interval['low']:{sign}.2f} to {interval['high']:{sign}.2f})"
-
-
-def _first(mapping: dict) -> dict:
-    return next(iter(mapping.values()))
-
-
-def _cell(text: str) -> str:
-    """A text as a cell of a Markdown table, as it is: not as markup."""
-    flat = " ".join(text.split()) or "(nothing)"
-    for character in "\\`*_|<>[]~":
-        flat = flat.replace(character, f"\\{character}")
-    return flat

@@ -1,4 +1,7 @@
-"""Loss of a text read with some channels of each head clamped (LongAct, sec. 5), with intervals over its chunks."""
+"""Loss of a text read with some channels of each head clamped, with intervals over its chunks.
+
+The paper clamps the same channels (sec. 5) but takes no losses: this measure is ours.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +105,7 @@ def study_losses(
         runs = []
         for seed in seeds:
             rows = calibrations[text].rows(condition, ratio, seed)
-            with perturb_activations(model, rows, calibrations[text].means):
+            with perturb_activations(model, rows, calibrations[text].clamp_values()):
                 runs.append(losses(model, texts[text]))
         study.by_chunk[text, condition, ratio] = torch.tensor(runs).mean(0).tolist()
     return study

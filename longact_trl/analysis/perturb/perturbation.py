@@ -3,7 +3,7 @@
 Shapes: B batch, S sequence, H heads, D channels per head, C = H·D channels of a projection.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Union
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def perturb_activations(
-    model: Union[nn.Module, "LLM"], rows: Mapping[str, torch.Tensor], means: Mapping[str, float] | None = None
+    model: Union[nn.Module, "LLM"],
+    rows: Mapping[str, torch.Tensor],
+    means: Mapping[str, float | torch.Tensor] | None = None,
 ) -> Iterator[None]:
     """
     Replace chosen channels by the mean of their tensor, in prefill and in decoding, for as long as the context lasts.
@@ -31,11 +33,12 @@ def perturb_activations(
             (`VLLM_ENABLE_V1_MULTIPROCESSING=0`), made with `enforce_eager=True`.
         rows (`dict[str, torch.BoolTensor]`):
             Name of a projection to the rows to clamp, shape (H·D,), as [`select_rows`] returns it.
-        means (`dict[str, float]`, *optional*):
-            Name of a projection to the value that its channels are clamped to, as [`measure_means`] returns it. By
-            default the mean over all tokens and channels of the very tensor that is clamped, so padding and the other
-            sequences of a batch have a small part in it; pass `means` where answers must not depend on batching, as
-            between vLLM and transformers.
+        means (`dict[str, float | torch.Tensor]`, *optional*):
+            Name of a projection to the value that its channels are clamped to; or, with transformers, to a value for
+            each sequence of the batch, shape (B,). By default the mean over all tokens and channels of the very tensor
+            that is clamped, so padding and the other sequences of a batch have a small part in it, and in decoding it
+            is the mean of one token; pass `means` where answers must not depend on batching, as between vLLM and
+            transformers.
 
     Raises:
         `ValueError`: If a projection is not the model's, or a mask has another number of rows than it; or if vLLM
@@ -71,7 +74,7 @@ def perturb_activations(
 
 @contextmanager
 def _clamped(
-    projections: list[Projection], rows: Mapping[str, torch.Tensor], means: Mapping[str, float] | None
+    projections: list[Projection], rows: Mapping[str, torch.Tensor], means: Mapping[str, float | torch.Tensor] | None
 ) -> Iterator[None]:
     found = {p.name: p for p in projections}
     for name, mask in rows.items():
@@ -91,15 +94,17 @@ def _clamped(
             handle.remove()
 
 
-def _clamp(projection: Projection, mask: torch.Tensor, mean: float | None):
+def _clamp(projection: Projection, mask: torch.Tensor, mean: float | torch.Tensor | None):
     def hook(module: nn.Module, args: tuple, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         nonlocal mask
         values, *rest = output if isinstance(output, tuple) else (output,)  # vLLM's linear layers return their bias
         part = values[..., projection.rows]
-        value = part.mean(dtype=torch.float32) if mean is None else mean
+        value = part.mean(dtype=torch.float32) if mean is None else torch.as_tensor(mean)
+        if value.numel() > 1:  # one a sequence
+            value = value.view(-1, 1, 1)
         mask = mask.to(values.device)  # a copy at most once
         values = values.clone()
-        values[..., projection.rows] = part.masked_fill(mask, value)
+        values[..., projection.rows] = torch.where(mask, value.to(values), part)
         return (values, *rest) if isinstance(output, tuple) else values
 
     return hook
@@ -122,10 +127,11 @@ def _projections_of_vllm(model: nn.Module) -> list[Projection]:
 
 
 def measure_means(
-    model: nn.Module, batches: Iterator[Mapping[str, torch.Tensor]] | list, kinds: tuple[str, ...] = ("q", "k")
-) -> dict[str, float]:
+    model: nn.Module, batches: Iterable[Mapping[str, torch.Tensor]], kinds: tuple[str, ...] = ("q", "k")
+) -> dict[str, torch.Tensor]:
     """
-    The global mean of each projection's output: over all tokens of all batches and all its channels.
+    The mean of each projection's output over all tokens, heads and channels of a batch ("the entire query (or key)
+    tensor": LongAct, sec. 5).
 
     Args:
         model (`nn.Module`):
@@ -136,27 +142,25 @@ def measure_means(
             Which of `"q"`, `"k"` and `"v"`.
 
     Returns:
-        `dict[str, float]`: By projection name.
+        `dict[str, torch.Tensor]`: By projection name, float64 of shape (number of batches,).
     """
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    means: dict[str, list[float]] = {}
 
-    def adding(projection: Projection):
+    def noting(projection: Projection):
         def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
-            part = output[..., projection.rows]
-            sums[projection.name] = sums.get(projection.name, 0.0) + part.sum(dtype=torch.float64).item()
-            counts[projection.name] = counts.get(projection.name, 0) + part.numel()
+            mean = output[..., projection.rows].mean(dtype=torch.float64)
+            means.setdefault(projection.name, []).append(mean.item())
 
         return hook
 
     handles = []
     try:
         for projection in find_projections(model, kinds):
-            handles.append(projection.module.register_forward_hook(adding(projection)))
+            handles.append(projection.module.register_forward_hook(noting(projection)))
         with torch.no_grad():
             for batch in batches:
                 model(input_ids=batch["input_ids"], logits_to_keep=1, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: sums[name] / counts[name] for name in sums}
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in means.items()}

@@ -23,7 +23,7 @@ def draw_study(summary: dict) -> "Figure":
 
     Args:
         summary (`dict`):
-            As [`~longact_trl.analysis.perturb.command.summarise`] returns it.
+            As [`~longact_trl.analysis.perturb.summary.summarise`] returns it.
 
     Returns:
         `matplotlib.figure.Figure`
