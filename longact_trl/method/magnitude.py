@@ -97,7 +97,7 @@ class MagnitudeObserver:
         first = min(p.slices[0].start for p in projections)  # no head lies above the first of its projection
         last = max(p.slices[-1].stop for p in projections)
         norms = [
-            self._norms(projections[0].name, output[group.row, ..., first:last], group)
+            self._norms(projections[0].name, output[group.row, ..., first:last].flatten(0, -2), group)
             for group in groups
             if group.segments or group.kept is not None
         ]

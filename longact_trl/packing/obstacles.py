@@ -9,6 +9,8 @@ DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
 OWN_MASK = ("doge", "nemotron")
 """Types of models that use transformers' AttentionInterface, and read the mask beside it."""
+LOOPS = ("hrm_text",)
+"""Types of models that run a layer several times a forward, each with a K and V of its own."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
 CHUNKS = ("prefix_chunk_size", "prefix_offload")
@@ -83,6 +85,8 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
         return f"{type(config).__name__} has no rotary positions, so it is not known how it numbers tokens."
     if config.model_type in OWN_MASK:
         return f"{type(config).__name__} reads its attention mask itself."
+    if config.model_type in LOOPS:
+        return f"{type(config).__name__} runs its layers several times, and a prefix is kept once for each layer."
     if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
     if types := sorted(_rope_types(config) & ROPE_BY_LENGTH):

@@ -1,0 +1,79 @@
+"""One family of each kind of attention, tiny and random: rows, magnitudes and masks against brute force.
+
+`python benchmarks/families.py` does the same, and a training step, with all that transformers has.
+"""
+
+import pytest
+
+from helpers.families import check_heads, check_magnitudes, check_masks, check_rows, tiny_model
+from longact_trl.method.projections import find_projections
+
+
+KINDS = [
+    "qwen3",  # separate projections, norms of heads
+    "qwen2",  # biases
+    "olmo2",  # norms over all heads
+    "phi3",  # one matrix, in blocks
+    "gpt_neox",  # one matrix, head by head
+    "falcon",  # one key head behind all queries
+    "falcon@new",  # groups of queries, each with its key and value
+    "codegen",  # in four parts
+    "gpt2",  # stored transposed
+    "gpt_bigcode@all_heads",
+    "mpt",
+    "bert",  # other names
+    "qwen3_next",  # gates between queries, recurrent layers beside attention
+    "qwen3_5",  # a composite checkpoint
+    "internvl",  # a vision tower with a `q_proj` of its own
+    "bart",  # cross-attention
+    "zamba2",  # one block in several layers
+    "hrm_text",  # layers that run several times
+    "deepseek_v3",  # latent
+    "deepseek_v2@no_q_lora",
+    "axk2",  # latent, with gates
+    "longcat_flash",  # two in a layer
+    "kimi_linear",  # latent and recurrent
+    "gemma4_text",  # layers with another layer's K and V, heads of two sizes
+    "gemma4_text@k_makes_v",
+    "gpt_oss",  # sinks, experts
+    "mimo_v2_flash",  # more key heads in some layers
+    "minimax",  # lightning attention beside softmax attention
+]
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_rows_magnitudes_and_masks(family):
+    model = tiny_model(family)
+    check_rows(model)
+    check_heads(model)
+    check_magnitudes(model)
+    for row_sparse in ("off", "on"):
+        check_masks(model, row_sparse)
+
+
+def test_what_is_not_masked():
+    gates = find_projections(tiny_model("qwen3_5"))[0]
+    assert gates.kind == "q" and [part.start for part in gates.slices] == [0, 32, 64, 96]
+    names = {p.name for p in find_projections(tiny_model("gemma4_text@k_makes_v"))}
+    assert "model.layers.0.self_attn.k_proj" in names and "model.layers.1.self_attn.k_proj" not in names
+    assert all("language_model" in p.name for p in find_projections(tiny_model("internvl")))
+    assert not any("encoder_attn" in p.name for p in find_projections(tiny_model("bart")))
+
+
+def test_one_block_in_several_layers_has_one_mask():
+    query, key = find_projections(tiny_model("zamba2"))
+    assert len(query.modules) == 2 and query.module.weight is query.tied[0].weight
+    assert query.kind + key.kind == "qk"
+
+
+@pytest.mark.parametrize(
+    "family, message",
+    [
+        ("jetmoe", r"model.layers.0.self_attention \(JetMoeAttention\) takes its queries from experts"),
+        ("rwkv", r"rwkv.blocks.0.attention \(RwkvSelfAttention\) is recurrent"),
+        ("mamba2", "Mamba2ForCausalLM has no attention layer"),
+    ],
+)
+def test_what_has_no_rows_of_queries_says_so(family, message):
+    with pytest.raises(ValueError, match=message):
+        find_projections(tiny_model(family))
