@@ -53,8 +53,8 @@ def test_every_private_attribute_of_others_has_a_contract():
                 used.add((file, node.attr, of_super))
                 if isinstance(node.ctx, ast.Store):
                     ours.add(node.attr)
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Attribute):
-                ours.add(node.target.attr)
+            elif isinstance(node, ast.AnnAssign):  # of an object, or a field of a dataclass
+                ours.add(node.target.attr if isinstance(node.target, ast.Attribute) else ast.unparse(node.target))
     missing = {(f, name) for f, name, of_super in used if (of_super or name not in ours) and name not in named}
     assert not {(file, name) for file, name in missing if name not in OF_PYTHON}
 
