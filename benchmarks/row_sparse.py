@@ -30,9 +30,10 @@ from smollm2 import smollm2_135m
 from torch import nn
 
 from longact_trl.method.gradients import GradientMasker
-from longact_trl.method.masks import num_selected, select_rows
+from longact_trl.method.masks import select_rows
 from longact_trl.method.projections import Projection, find_projections
 from longact_trl.method.row_sparse import is_worthwhile
+from longact_trl.method.sparsity import num_selected
 
 
 SHAPES = {  # model and kind -> input features, heads, head_dim

@@ -1,11 +1,14 @@
 """The `longact` command. Each function here only reads its arguments; the work is done by the module it imports."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ._version import __version__
+from .settings.messages import usage_errors
+from .settings.paths import free_folder
+from .settings.quiet import quiet
 
 
 app = typer.Typer(
@@ -17,9 +20,20 @@ app = typer.Typer(
 )
 
 
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"longact-trl {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def longact() -> None:
-    """Without a callback, typer would run an only command without its name."""
+def longact(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What holds for each command: nothing is shown that nobody can act on."""
+    quiet()
 
 
 @app.command()
@@ -41,6 +55,12 @@ def check(
     ] = None,
 ) -> None:
     """Say what would go wrong with a run and what memory it takes: no GPU, no weights. Any field can be overridden."""
+    from .training.command_line import check_settings
+
+    with usage_errors(exit_code=1):  # a check that failed
+        own_options = [name for name in context.params if name != "context"]
+        check_settings(config, context.args, accelerate_config, own_options)
+
     from .check.command import check_run
 
     raise typer.Exit(check_run(config, context.args, gpus, gpu_memory, accelerate_config))
@@ -190,19 +210,7 @@ def report(
 
 def default_output(command: str, model: str) -> Path:
     """A folder that no earlier run has used."""
-    from .settings.paths import free_folder
-
     return free_folder(Path("runs", command, Path(model).name))
-
-
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """What a user got wrong, without a traceback."""
-    try:
-        yield
-    except ValueError as error:
-        typer.secho(f"Error: {error}", fg="red", err=True)
-        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":

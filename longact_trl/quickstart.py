@@ -7,7 +7,6 @@ It measures the model on held-out prompts, trains it by the same recipe that tra
 the same prompts, and draws the run. Nothing is downloaded.
 """
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -27,14 +26,17 @@ from .data.tiny_tasks import HELD_OUT_SEED, NUM_HELD_OUT, make_dataset
 from .evaluation.held_out import accuracy_by_task, answers_right
 from .evaluation.statistics import Interval, paired_difference
 from .settings.paths import CONFIG, MODEL, free_folder, recipe_root, relative
+from .settings.quiet import quiet
 from .settings.recipe_yaml import read_config
 
 
 PICTURE = "quickstart.png"
 NUM_THREADS = 1  # the matrices are so small that threads mostly wait for each other, most of all on a busy machine
+THREADS = ["--num_cpu_threads_per_process", str(NUM_THREADS)]
 
 
 def quick_start() -> None:
+    quiet()
     console = Console()
     root = recipe_root()
     config = read_config(root / "recipes" / CONFIG)
@@ -49,7 +51,7 @@ def quick_start() -> None:
     console.print(f"    {accuracy_by_task(before, tasks)['all']} of {NUM_HELD_OUT} held-out answers are right.")
 
     console.print("2/3 Training. Watch [bold]reward[/bold] rise:")
-    finished = subprocess.run(command, env={"OMP_NUM_THREADS": str(NUM_THREADS), **os.environ})
+    finished = subprocess.run(command)
     if finished.returncode:
         console.print("[red]Training stopped with an error; what it says stands above.[/red]")
         sys.exit(finished.returncode)
@@ -68,7 +70,7 @@ def quick_start() -> None:
 def training_command(root: Path, output_dir: Path) -> list[str]:
     """The command that a user types for this recipe, with paths that hold from any working directory."""
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    launch += ["--config_file", relative(root / "accelerate_configs" / "cpu.yaml")]
+    launch += ["--config_file", relative(root / "accelerate_configs" / "cpu.yaml"), *THREADS]
     recipe = [relative(root / "recipes" / "grpo_longact.py"), "--config", CONFIG]
     return [*launch, *recipe, "--model_name_or_path", relative(MODEL), "--output_dir", str(output_dir)]
 
@@ -156,7 +158,7 @@ def next_steps(root: Path, output_dir: Path) -> str:
     launch = f"{accelerate()} launch --config_file {relative(root / 'accelerate_configs')}"
     return (
         "Next, the same run with rows chosen at random (the paper's control):\n"
-        f"  {launch}/cpu.yaml {recipe} --config {CONFIG} "
+        f"  {launch}/cpu.yaml {' '.join(THREADS)} {recipe} --config {CONFIG} "
         f"--model_name_or_path {relative(MODEL)} --strategy random --output_dir {output_dir}-random\n"
         'and the paper\'s run, on 8×80 GB, after `pip install "longact-trl[vllm,deepspeed]"`:\n'
         f"  {launch}/zero3.yaml {recipe} --config qwen3_8b.yaml"

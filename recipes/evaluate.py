@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from longact_trl.evaluation.config import EvaluationConfig
-from longact_trl.evaluation.results import RESULTS
-from longact_trl.evaluation.run import evaluate
+from longact_trl.settings.messages import usage_errors
+from longact_trl.settings.paths import check_here
 from longact_trl.settings.recipe_yaml import parse_recipe
 
 
@@ -31,6 +31,11 @@ RECIPES = Path(__file__).parent
 
 def run(argv: list[str]) -> None:
     [config] = parse_recipe((EvaluationConfig,), argv, RECIPES)
+    check_here("model", config.model)
+
+    from longact_trl.evaluation.results import RESULTS  # torch and more, once there is something to evaluate
+    from longact_trl.evaluation.run import evaluate
+
     results = evaluate(config)
     if results is None:  # not the first process
         return
@@ -47,4 +52,5 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    with usage_errors():
+        run(sys.argv[1:])

@@ -18,6 +18,14 @@ Train with LongAct: DAPO/GRPO whose W_Q and W_K learn only behind high-magnitude
 import sys
 from pathlib import Path
 
+from longact_trl.settings.messages import usage_errors
+from longact_trl.training.command_line import GRPO, stop_at_mistakes
+
+
+RECIPES = Path(__file__).parent
+if __name__ == "__main__":  # a typo is told now: what follows takes many seconds to load
+    stop_at_mistakes(GRPO, sys.argv[1:], RECIPES)
+
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from longact_trl import LongActConfig, LongActTrainer
@@ -27,9 +35,6 @@ from longact_trl.settings.starting_point import check_cold_start
 from longact_trl.training.checkpoints import resolve_resume
 from longact_trl.training.preflight import prompt_window, source_of
 from longact_trl.training.recipe_parts import RecipeArguments, data_names, load_prompts, reward_functions
-
-
-RECIPES = Path(__file__).parent
 
 
 def train(argv: list[str]) -> None:
@@ -60,4 +65,5 @@ def train(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    train(sys.argv[1:])
+    with usage_errors():
+        train(sys.argv[1:])

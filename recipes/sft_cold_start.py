@@ -17,6 +17,14 @@ The supervised cold start before RL: full fine-tuning on reasoning traces, loss 
 import sys
 from pathlib import Path
 
+from longact_trl.settings.messages import usage_errors
+from longact_trl.training.command_line import COLD_START, stop_at_mistakes
+
+
+RECIPES = Path(__file__).parent
+if __name__ == "__main__":  # a typo is told now: what follows takes many seconds to load
+    stop_at_mistakes(COLD_START, sys.argv[1:], RECIPES)
+
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from longact_trl.models.end_of_turn import check_end_of_turn
@@ -25,9 +33,6 @@ from longact_trl.settings.recipe_yaml import model_init_kwargs, parse_recipe
 from longact_trl.training.checkpoints import resolve_resume
 from longact_trl.training.cold_start import ColdStartArguments, load_demonstrations
 from longact_trl.training.preflight import source_of
-
-
-RECIPES = Path(__file__).parent
 
 
 def train(argv: list[str]) -> None:
@@ -53,4 +58,5 @@ def train(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    train(sys.argv[1:])
+    with usage_errors():
+        train(sys.argv[1:])

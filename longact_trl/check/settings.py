@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from transformers.utils import is_kernels_available
 from trl import get_peft_config
 
-from ..method.masks import num_selected
+from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
 from ..models.reading import window_of, yarn_reach
 from ..training.preflight import check_model_config, check_rope

@@ -20,6 +20,7 @@ from ..settings.paths import recipe_root
 from ..settings.recipe_yaml import find_config, model_init_kwargs, parse_recipe, read_config
 from ..settings.starting_point import MissingColdStart, missing_cold_start
 from ..training.cold_start import ColdStartArguments, load_demonstrations
+from ..training.command_line import COLD_START, recipe_of
 from ..training.config import LongActConfig
 from ..training.preflight import prompt_window, source_of
 from ..training.recipe_parts import RecipeArguments, load_prompts, reward_functions
@@ -270,10 +271,8 @@ def read_subject(
     default = "cpu.yaml" if on_cpu else "zero3.yaml"
     launch = find_config(accelerate_config or default, root / "accelerate_configs")
 
-    known = {name for cls in (RecipeArguments, LongActConfig, ModelConfig) for name in cls.__dataclass_fields__}
     own, arguments = RecipeArguments, LongActConfig
-    cold_starts = {*SFTConfig.__dataclass_fields__, *ColdStartArguments.__dataclass_fields__}
-    if (unknown := set(settings) - known - {"env"}) and unknown <= cold_starts:
+    if recipe_of(settings) is COLD_START:
         own, arguments = ColdStartArguments, SFTConfig
     weight_decay = float(given.get("weight_decay", settings.get("weight_decay", 0.0)))
     placement = read_launch(launch, gpus, weight_decay, masked=arguments is LongActConfig)
@@ -300,7 +299,7 @@ def _given(overrides: Sequence[str]) -> dict[str, str]:
     for part, following in pairwise([*overrides, "--"]):
         if part.startswith("--"):
             name, equals, value = part[2:].partition("=")
-            found[name] = value if equals else "true" if following.startswith("--") else following
+            found[name.replace("-", "_")] = value if equals else "true" if following.startswith("--") else following
     return found
 
 

@@ -7,10 +7,11 @@ from collections import Counter
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..settings.choices import LENGTH_POLICIES
+
 
 logger = logging.getLogger(__name__)
 
-POLICIES = ("filter", "truncate_middle", "error")
 # Below this many rows for each process, starting one costs more than it saves.
 ROWS_PER_PROCESS = 100
 # A cut can join characters across the seam into other tokens; so few tokens are involved that two rounds were enough.
@@ -51,8 +52,8 @@ def apply_length_policy(
     Raises:
         `ValueError`: If the policy is unknown, a prompt has no token, none fits, or (with `error`) one does not.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"the length policy must be one of {', '.join(POLICIES)}, but is {policy!r}")
+    if policy not in LENGTH_POLICIES:
+        raise ValueError(f"the length policy must be one of {', '.join(LENGTH_POLICIES)}, but is {policy!r}")
     if isinstance(max_prompt_length, bool) or not isinstance(max_prompt_length, int) or max_prompt_length < 1:
         raise ValueError(f"max_prompt_length must be a whole number from 1 on, but is {max_prompt_length!r}")
     num_proc = _processes(dataset, num_proc)

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from jinja2.exceptions import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .protocols.truncation import keep_ends, truncate_prompt
 
+
+if TYPE_CHECKING:  # what a configuration may say is known before transformers is loaded
+    from transformers import PreTrainedTokenizerBase
 
 PROTOCOLS = ("official", "reasoning")
 # RULER's own runs of reasoning models (branch rulerv1-ns) let them write 4,096 tokens; the paper's completions, too.
@@ -34,7 +37,7 @@ class Prompter:
             Tokens that prompt and completion share; `None` is no limit.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     chat: bool
     protocol: str = "official"
     reasoning_tokens: int = REASONING_TOKENS
@@ -171,5 +174,7 @@ def prompter_from_metadata(
 
 
 @cache
-def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -16,9 +16,6 @@ from .gradients import zero_rows
 FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "state1")
 """State keys of the first moment: Adam, AdamW and Lion; SGD; bitsandbytes."""
 
-ROWWISE_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "paged_adamw_32bit", "lion_32bit", "paged_lion_32bit")
-"""Values of `optim` whose step is zero wherever gradient and first moment are."""
-
 _ROWWISE_CLASSES = {"Adam", "AdamW", "SGD", "Lion", "FusedAdam", "DeepSpeedCPUAdam"}
 
 

@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 
-ROW_SPARSE_CHOICES = ("auto", "on", "off")
-
 # What `benchmarks/row_sparse.py` has measured, by type of device: faster than a dense gradient that is then masked,
 # from this many tokens, up to this share of rows. A device that is not here has not been measured. No clock decides
 # during training: that could go either way from run to run, and a resumed run would end at other bits.

@@ -1,12 +1,13 @@
 """The rules by which channels are selected, a record each. To add one, add a line (CONTRIBUTING.md)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 
-Score = Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
+if TYPE_CHECKING:  # the names are asked for before torch is loaded
+    import torch
+
+Score = Callable[["torch.Tensor", "torch.Generator | None"], "torch.Tensor"]
 
 
 class Strategy(NamedTuple):
@@ -28,11 +29,17 @@ class Strategy(NamedTuple):
     score: Score
 
 
+def _drawn(magnitude: "torch.Tensor", generator: "torch.Generator | None") -> "torch.Tensor":
+    import torch
+
+    return torch.rand(magnitude.shape, generator=generator)
+
+
 STRATEGIES: dict[str, Strategy] = {
     "massive": Strategy(masks=True, measures=True, score=lambda magnitude, generator: magnitude),
     "min": Strategy(masks=True, measures=True, score=lambda magnitude, generator: -magnitude),
-    "random": Strategy(
-        masks=True, measures=False, score=lambda magnitude, generator: torch.rand(magnitude.shape, generator=generator)
+    "random": Strategy(masks=True, measures=False, score=_drawn),
+    "dense": Strategy(
+        masks=False, measures=False, score=lambda magnitude, generator: magnitude.new_zeros(magnitude.shape)
     ),
-    "dense": Strategy(masks=False, measures=False, score=lambda magnitude, generator: torch.zeros(magnitude.shape)),
 }

@@ -3,8 +3,9 @@
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 from trl import GRPOConfig
 
+from ..settings.choices import OF_SHARED_PREFIXES
 
-MODES = ("auto", "on", "off")
+
 DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
 OWN_MASK = ("doge", "nemotron")
@@ -13,8 +14,6 @@ LOOPS = ("hrm_text",)
 """Types of models that run a layer several times a forward, each with a K and V of its own."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
-CHUNKS = ("prefix_chunk_size", "prefix_offload")
-"""Settings that make no sense without shared prompts."""
 
 
 def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
@@ -37,11 +36,11 @@ def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
         return False
     reason = obstacle(config, args)
     wanted = ["`shared_prefix='on'`"] if args.shared_prefix == "on" else []
-    wanted += [f"`{name}={value}`" for name in CHUNKS if (value := getattr(args, name))]
+    wanted += [f"`{name}={value}`" for name in OF_SHARED_PREFIXES if (value := getattr(args, name))]
     if reason and wanted:
         raise ValueError(
-            f"{' with '.join(wanted)} cannot work: {reason} Write 'auto' and no `{'`, `'.join(CHUNKS)}` to forward "
-            "each prompt again there."
+            f"{' with '.join(wanted)} cannot work: {reason} Write 'auto' and no `{'`, `'.join(OF_SHARED_PREFIXES)}` "
+            "to forward each prompt again there."
         )
     return reason is None
 

@@ -41,3 +41,27 @@ def relative(path: Path) -> str:
     """A path below the working directory as one would type it, any other one in full."""
     path, here = path.resolve(), Path.cwd().resolve()
     return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
+
+
+def check_here(name: str, value: str) -> None:
+    """
+    Check that what can only be meant as a path is there: no id of the Hub begins like one, or has two slashes.
+
+    Args:
+        name (`str`):
+            Field, for the message.
+        value (`str`):
+            Path or Hub id.
+
+    Raises:
+        `ValueError`: If it is a path, and nothing lies there.
+    """
+    is_path = value.startswith(("/", ".", "~")) or value.rstrip("/").count("/") > 1
+    if is_path and not Path(value).exists():
+        where = f" in {Path.cwd()}" if not Path(value).is_absolute() else ""
+        raise ValueError(f"`{name}`: there is no {value!r}{where}. Write the path of what is there, or a Hub id.")
+
+
+def recipe_configs(recipe_dir: str | Path) -> list[str]:
+    """Names of the YAML files beside a recipe, as `--config` takes them."""
+    return sorted(path.relative_to(recipe_dir).as_posix() for path in Path(recipe_dir).rglob("*.yaml"))

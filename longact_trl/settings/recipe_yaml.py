@@ -1,18 +1,25 @@
 """How a recipe reads its YAML: names resolved beside the recipe, a base file, overrides, no unknown keys."""
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import yaml
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
-from .value_types import fits, reads_text
+from .arguments import Parser
+from .messages import did_you_mean
+from .paths import recipe_configs
+from .value_types import fits, named_values, reads_text
 
 
-def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_dir: str | Path) -> tuple:
+def parse_recipe(
+    dataclass_types: Sequence[type],
+    argv: Sequence[str],
+    recipe_dir: str | Path,
+    other_options: Sequence[str] = (),
+) -> tuple:
     """
     Parse `--config NAME.yaml --any_field value …` into dataclasses; the command line wins over the file.
 
@@ -27,6 +34,8 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
             Command line without the program's name.
         recipe_dir (`str` or `Path`):
             Folder of the recipe.
+        other_options (`Sequence[str]`, *optional*):
+            Options that somebody else reads, for the hint at a typo.
 
     Returns:
         `tuple`: One instance of each dataclass.
@@ -36,7 +45,7 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
             have, or a token is given.
     """
     argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
-    parser = TrlParser(list(dataclass_types))
+    parser = Parser(dataclass_types)
     if "--config" in argv:
         at = argv.index("--config")
         if at + 1 == len(argv):
@@ -50,11 +59,12 @@ def parse_recipe(dataclass_types: Sequence[type], argv: Sequence[str], recipe_di
         os.environ.update({str(key): str(value) for key, value in variables.items()})
         parser.set_defaults_with_config(**config)
         argv = argv[:at] + argv[at + 2 :]
+    parser.check_names(argv, other_options)
     try:
         parsed = parser.parse_args_and_config(argv)
-    except ValueError:
-        raise
-    except Exception as error:  # what TRL's and transformers' own checks trip over
+    except ValueError as error:  # TRL's or transformers' own checks; the message is theirs, the mistake the user's
+        raise ValueError(str(error)) from error
+    except Exception as error:  # what those trip over
         raise ValueError(f"The configuration cannot be used: {type(error).__name__}: {error}.") from error
     if any(getattr(args, "hub_token", None) for args in parsed):
         raise ValueError(
@@ -83,14 +93,16 @@ def check_values(path: Path, config: dict, dataclass_types: Sequence[type]) -> N
     hints = {name: hint for cls in dataclass_types for name, hint in get_type_hints(cls).items()}
     for key, value in config.items():
         if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"Did you mean `{close[0]}`?" if close else "Remove it."
+            hint = did_you_mean(str(key), fields, "Did you mean `{}`?", "Remove it.")
             raise ValueError(f"{path} has an unknown key `{key}`. {hint}")
         is_default = value is None and fields[key].default is None
         # A text is converted as on the command line, which names what it cannot convert.
         if not (is_default or fits(value, hints[key]) or (isinstance(value, str) and reads_text(hints[key]))):
             name = getattr(hints[key], "__name__", str(hints[key])) if not get_args(hints[key]) else str(hints[key])
             raise ValueError(f"{path}: `{key}` cannot be {value!r}: it must be {name.replace('NoneType', 'None')}.")
+        if isinstance(value, str) and (names := named_values(hints[key])) and value not in names:
+            hint = did_you_mean(value, names, "Did you mean `{}`?", f"Write one of {', '.join(names)}.")
+            raise ValueError(f"{path}: `{key}` cannot be {value!r}. {hint}")
 
 
 def find_config(name: str, recipe_dir: str | Path) -> Path:
@@ -115,10 +127,10 @@ def find_config(name: str, recipe_dir: str | Path) -> Path:
     if not os.path.dirname(name) or (beside.is_file() and not path.is_file() and not name.startswith(".")):
         path = beside
     if not path.is_file():
-        own = sorted(p.relative_to(recipe_dir).as_posix() for p in Path(recipe_dir).rglob("*.yaml"))
-        close = difflib.get_close_matches(name, own, n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
-        raise ValueError(f"There is no config {str(path)!r}. {hint}Give a path, or one of {', '.join(own)}.")
+        own = recipe_configs(recipe_dir)
+        stems = [config.removesuffix(".yaml") for config in own]
+        hint = did_you_mean(name.removesuffix(".yaml"), stems, " Did you mean {}.yaml?")
+        raise ValueError(f"There is no config {str(path)!r}.{hint} Give a path, or one of {', '.join(own)}.")
     return path
 
 

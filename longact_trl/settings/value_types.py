@@ -1,6 +1,7 @@
 """Whether a value that was read from YAML is of the type that a field or an argument has."""
 
 import math
+from enum import Enum
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -36,3 +37,11 @@ def fits(value: Any, hint: Any) -> bool:
 def reads_text(hint: Any) -> bool:
     """Whether argparse makes something of a text for a field of this type."""
     return all(get_origin(part) is None or get_args(part)[0] is str for part in get_args(hint) or (hint,))
+
+
+def named_values(hint: Any) -> list[str]:
+    """The texts that a field of this type can have, where an enumeration or a `Literal` lists them; else none."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    named = [part for part in parts if isinstance(part, type) and issubclass(part, Enum)]
+    literal = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
+    return [str(member.value) for part in named for member in part] + [v for v in literal if isinstance(v, str)]

@@ -1,19 +1,18 @@
 """Which checkpoint a run continues from, and what is said of one that it cannot."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transformers import TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.utils import logging
-
 from ..method.strategies import STRATEGIES
-from .mask_file import saved_settings
 
 
-logger = logging.get_logger(__name__)
+TRAINER_STATE_NAME = "trainer_state.json"
+"""As transformers calls it, which is not imported here: where a run may write is known before that."""
+
+logger = logging.getLogger(__name__)
 
 
 def newest_complete_checkpoint(output_dir: str | Path) -> Path | None:
@@ -162,6 +161,8 @@ def check_strategy(checkpoint: str | Path, strategy: str) -> None:
             f"{checkpoint} holds a model only (`save_only_model`), so its run cannot be continued. Start a new one "
             "from its weights: pass the folder as the model, with another `output_dir`."
         )
+    from .mask_file import saved_settings
+
     saved = (saved_settings(checkpoint) or {"strategy": "dense"})["strategy"]
     if STRATEGIES[saved].masks != STRATEGIES[strategy].masks:
         written_by = f"a run with strategy={saved!r}" if STRATEGIES[saved].masks else "a dense run"
@@ -183,6 +184,7 @@ def skip_epochs(sampler: Iterable[int], checkpoint: str | Path) -> None:
         checkpoint (`str` or `Path`):
             Checkpoint folder.
     """
-    for _ in range(int(TrainerState.load_from_json(Path(checkpoint, TRAINER_STATE_NAME)).epoch)):
+    state = json.loads(Path(checkpoint, TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    for _ in range(int(state["epoch"])):
         for _ in sampler:
             pass

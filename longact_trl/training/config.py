@@ -6,19 +6,10 @@ from dataclasses import dataclass, field
 from accelerate.utils import parse_flag_from_env
 from trl import GRPOConfig
 
-from ..data.length import POLICIES
-from ..method.frozen_rows import ROWWISE_OPTIMIZERS
 from ..method.gradients import check_fsdp_version
-from ..method.masks import check_sparsity_ratio
-from ..method.row_sparse import ROW_SPARSE_CHOICES
-from ..method.strategies import STRATEGIES
-from ..packing.obstacles import CHUNKS, MODES
 from ..settings.value_types import fits
+from .field_checks import check_fields, check_optimizer
 from .policy_loss_settings import check_policy_loss
-
-
-UPDATE_RULES = ("masked_gradient", "frozen_rows")
-SALIENCY_SOURCES = ("current_batch", "previous_step")
 
 
 @dataclass
@@ -220,43 +211,10 @@ class LongActConfig(GRPOConfig):
         for name, hint in LongActConfig.__annotations__.items():
             if not fits(getattr(self, name), hint):
                 raise ValueError(f"`{name}` must be {getattr(hint, '__name__', hint)}, got {getattr(self, name)!r}.")
-        if self.num_generations < 1:
-            raise ValueError(f"`num_generations` must be a number of completions, got {self.num_generations}.")
-        _check_choice("strategy", self.strategy, STRATEGIES)
-        _check_choice("update_rule", self.update_rule, UPDATE_RULES)
-        _check_choice("saliency_source", self.saliency_source, SALIENCY_SOURCES)
-        _check_choice("row_sparse_gradients", self.row_sparse_gradients, ROW_SPARSE_CHOICES)
-        _check_choice("prompt_length_policy", self.prompt_length_policy, POLICIES)
-        _check_choice("shared_prefix", self.shared_prefix, MODES)
-        if self.prefix_chunk_size is not None and self.prefix_chunk_size < 1:
-            raise ValueError(
-                f"`prefix_chunk_size` must be a positive number of tokens, got {self.prefix_chunk_size}. Write `null` "
-                "to keep a prompt's activations whole."
-            )
-        for name in CHUNKS:
-            if self.shared_prefix == "off" and getattr(self, name):
-                raise ValueError(
-                    f"`{name}={getattr(self, name)}` is about shared prompts, and `shared_prefix='off'` shares none. "
-                    "Write 'auto'."
-                )
-        masks = STRATEGIES[self.strategy].masks
-        if masks:
-            check_sparsity_ratio(self.sparsity_ratio)
-        if self.heatmap_steps < 0:
-            raise ValueError(f"`heatmap_steps` must be 0 (never) or a number of steps, got {self.heatmap_steps}.")
-        if self.max_resamples < 1:
-            raise ValueError(
-                f"`max_resamples` must be a positive number of generation batches, got {self.max_resamples}. Write "
-                "`dynamic_sampling=False` to sample once."
-            )
+        check_fields(self)
         super().__post_init__()
         check_policy_loss(self)
-        if masks and self.update_rule == "frozen_rows" and self.optim not in ROWWISE_OPTIMIZERS:
-            raise ValueError(
-                f"`update_rule='frozen_rows'` needs an optimizer whose step is zero where gradient and momentum are, "
-                f"got `optim={self.optim.value!r}`. Write one of {', '.join(ROWWISE_OPTIMIZERS)}, or "
-                "`update_rule='masked_gradient'`."
-            )
+        check_optimizer(self)
         launched_version = os.environ.get("FSDP_VERSION", "1") if parse_flag_from_env("ACCELERATE_USE_FSDP") else "2"
         check_fsdp_version(launched_version)
         if self.fsdp:
@@ -265,8 +223,3 @@ class LongActConfig(GRPOConfig):
     def __getstate__(self) -> dict:
         """Without the token: `Trainer` pickles its arguments into training_args.bin, which it pushes to the Hub."""
         return {**self.__dict__, "hub_token": None}
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"Unknown `{name}` {value!r}. Write one of {', '.join(map(repr, choices))}.")

@@ -13,8 +13,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from ..method.frozen_rows import clear_first_moment
 from ..method.gradients import GradientMasker
 from ..method.magnitude import MagnitudeObserver, sum_over_ranks
-from ..method.masks import num_selected, select_rows
+from ..method.masks import select_rows
 from ..method.projections import find_projections
+from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
 from .config import LongActConfig
 from .mask_file import SavedMasks, has_masks, load_masks

@@ -1,14 +1,17 @@
 """Which settings Clip-Cov and KL-Cov (arXiv:2505.22617) can work with; `policy_losses.py` computes them."""
 
-from trl import GRPOConfig
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
 
 POLICY_LOSSES = ("vanilla", "clip_cov", "kl_cov")
 LOSS_TYPES = ("grpo", "dapo", "bnpo", "dr_grpo")
 """Those of TRL whose loss of a token is PPO's: -min(r·A, clamp(r)·A)."""
 
 
-def check_policy_loss(args: GRPOConfig) -> None:
+def check_policy_loss(args: "GRPOConfig") -> None:
     """
     Check the fields of Clip-Cov and KL-Cov, after TRL has filled in its own.
 
@@ -45,7 +48,7 @@ def check_policy_loss(args: GRPOConfig) -> None:
         _check_kl_cov(args)
 
 
-def _check_kl_cov(args: GRPOConfig) -> None:
+def _check_kl_cov(args: "GRPOConfig") -> None:
     if args.kl_cov_coef <= 0:
         raise ValueError(f"`kl_cov_coef` must be above 0, got {args.kl_cov_coef}.")
     for name in ("delta", "off_policy_mask_threshold"):

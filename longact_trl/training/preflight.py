@@ -17,8 +17,8 @@ from trl.import_utils import is_vllm_available
 
 from ..data.length import apply_length_policy
 from ..method.gradients import GradientMasker
-from ..method.masks import num_selected
 from ..method.projections import find_projections
+from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
 from ..models.reading import model_class_of, skeleton_of, window_of
 from .config import LongActConfig

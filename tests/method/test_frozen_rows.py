@@ -7,7 +7,8 @@ from peft import LoraConfig
 from helpers.models import make_model
 from helpers.recorder import StepRecorder, masks_by_parameter
 from helpers.trainers import make_args, make_trainer
-from longact_trl.method.frozen_rows import ROWWISE_OPTIMIZERS, clear_first_moment
+from longact_trl.method.frozen_rows import clear_first_moment
+from longact_trl.settings.choices import ROWWISE_OPTIMIZERS
 
 
 def record(tmp_path, model=None, **kwargs) -> StepRecorder:

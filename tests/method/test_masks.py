@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from longact_trl.method.masks import STRATEGIES, num_selected, select_rows
+from longact_trl.method.masks import STRATEGIES, select_rows
+from longact_trl.method.sparsity import num_selected
 
 
 APPENDIX_A = torch.tensor([[0.8, 0.2, 0.9, 0.5], [0.3, 0.7, 0.6, 0.4]])

@@ -34,3 +34,13 @@ def test_every_public_name_is_there(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="LongActTrainr"):
         getattr(longact_trl, "LongActTrainr")  # noqa: B009
+
+
+def test_the_configuration_loads_no_more_than_trls():
+    """Neither a trainer nor vLLM nor datasets: what TRL's own configuration loads, and this package."""
+    code = "from trl import GRPOConfig\nimport sys\nbefore = set(sys.modules)\nfrom longact_trl import LongActConfig"
+    command = [sys.executable, "-c", f"{code}\nprint(*sorted(set(sys.modules) - before))"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    added = done.stdout.split()
+    assert {name.split(".")[0] for name in added} == {"longact_trl"}
+    assert len(added) < 25

@@ -7,8 +7,7 @@ from trl import GRPOConfig, TrlParser
 
 from longact_trl import LongActConfig
 from longact_trl.method.masks import STRATEGIES
-from longact_trl.method.row_sparse import ROW_SPARSE_CHOICES
-from longact_trl.training.config import SALIENCY_SOURCES, UPDATE_RULES
+from longact_trl.settings.choices import ROW_SPARSE_CHOICES, SALIENCY_SOURCES, UPDATE_RULES
 
 
 OURS = LongActConfig.__annotations__

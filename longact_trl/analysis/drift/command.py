@@ -13,8 +13,8 @@ from rich.table import Table
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ...method.masks import check_sparsity_ratio
 from ...method.projections import find_projections
+from ...method.sparsity import check_sparsity_ratio
 from ...models.reading import load_model, load_skeleton, window_of
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of

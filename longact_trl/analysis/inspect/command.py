@@ -10,7 +10,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from ...method.magnitude import Magnitudes
-from ...method.masks import num_selected
+from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, window_of
 from ...pictures.heatmaps import KINDS, layer_of
 from ..chosen_projections import choose_projections

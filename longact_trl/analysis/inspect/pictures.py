@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...method.masks import num_selected
+from ...method.sparsity import num_selected
 from ...pictures.axes import plain_log_labels, tidy
 from ...pictures.heatmaps import (
     COLORMAP,

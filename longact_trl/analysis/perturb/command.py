@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from ...method.masks import num_selected
+from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
 from ..chosen_projections import choose_projections
 from ..questions import LONGBENCH_V2, Question, check_task, longbench_v2_questions, make_questions

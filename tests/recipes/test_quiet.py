@@ -1,0 +1,37 @@
+"""Noise that nobody can act on is not shown, everything else is."""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from longact_trl.settings.quiet import UNHELPFUL, quiet
+
+
+SOURCES = {
+    "bitsandbytes.backends.cpu.ops": "bitsandbytes/backends/cpu/ops.py",
+    "vllm.triton_utils.importing": "vllm/triton_utils/importing.py",
+    "DeepSpeed": "deepspeed/accelerator/real_accelerator.py",
+}
+
+
+@pytest.mark.parametrize("name", UNHELPFUL)
+def test_only_that_message_is_left_out(name, caplog, monkeypatch):
+    logger = logging.getLogger(name)
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(logger, "propagate", True)
+    logger.warning(UNHELPFUL[name])
+    quiet()
+    quiet()
+    assert len(logger.filters) == 1
+    logger.warning(UNHELPFUL[name] + ": %s", "and more")
+    logger.warning("Your disk is full.")
+    assert [record.message for record in caplog.records] == [UNHELPFUL[name], "Your disk is full."]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_libraries_still_say_it_so(name):
+    package = find_spec(SOURCES[name].split("/")[0])  # found, not imported
+    source = Path(package.origin).parents[1] / SOURCES[name]
+    assert UNHELPFUL[name] in source.read_text(encoding="utf-8")
