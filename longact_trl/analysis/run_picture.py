@@ -12,7 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from ..evaluation.held_out import ALL
 from ..evaluation.statistics import Interval
 from ..pictures.axes import tidy
-from ..pictures.heatmaps import DPI, KINDS, fill_heatmaps, kind_of
+from ..pictures.heatmaps import DPI, fill_heatmaps
 from ..training.checkpoints import newest_complete_checkpoint
 from ..training.mask_file import has_masks, load_masks
 
@@ -93,19 +93,10 @@ def load_run(output_dir: str | Path) -> Run:
         step=state["global_step"],
         log_history=state["log_history"],
         settings=saved.settings,
-        magnitudes=_in_layer_order(saved.magnitudes),
-        masks=_in_layer_order(saved.masks),
-        ever_selected=_in_layer_order(saved.ever_selected),
+        magnitudes=saved.magnitudes,
+        masks=saved.masks,
+        ever_selected=saved.ever_selected,
     )
-
-
-def _in_layer_order(named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A safetensors file is sorted by name, which puts layer 10 before layer 2 and K before Q."""
-
-    def order(name: str) -> tuple[list[int], int]:
-        return [int(part) for part in name.split(".") if part.isdigit()], list(KINDS).index(kind_of(name))
-
-    return {name: named[name] for name in sorted(named, key=order)}
 
 
 def draw_run(run: Run, before: Mapping[str, Interval], after: Mapping[str, Interval]) -> "Figure":

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..pictures.heatmaps import KINDS, kind_of
+
 
 STATE_DIR = "longact"
 """Folder of our own inside a checkpoint. A folder, because vLLM loads every `*.safetensors` beside the weights."""
@@ -70,14 +72,19 @@ def load_masks(checkpoint: str | Path) -> SavedMasks:
             Checkpoint folder for which [`has_masks`] holds.
 
     Returns:
-        `SavedMasks`
+        `SavedMasks`: In layer order, Q before K.
     """
     tensors = load_file(Path(checkpoint, STATE_DIR, TENSORS))
     saved = SavedMasks(saved_settings(checkpoint), generator=tensors.pop(GENERATOR))
-    for key, tensor in tensors.items():
+    for key in sorted(tensors, key=_in_layer_order):
         group, name = key.split("/", 1)
-        getattr(saved, GROUPS[group])[name] = tensor
+        getattr(saved, GROUPS[group])[name] = tensors[key]
     return saved
+
+
+def _in_layer_order(name: str) -> tuple[list[int], int]:
+    """A safetensors file is sorted by name, which puts layer 10 before layer 2 and K before Q."""
+    return [int(part) for part in name.split(".") if part.isdigit()], list(KINDS).index(kind_of(name))
 
 
 def saved_settings(checkpoint: str | Path) -> dict | None:

@@ -215,7 +215,11 @@ class MaskRefreshCallback(TrainerCallback):
                 "another `output_dir` or `resume_from_checkpoint`."
             )
         self.generator.set_state(saved.generator)
-        self.masks, self.ever_selected, self.magnitudes = saved.masks, saved.ever_selected, saved.magnitudes
+        # In the order of the projections, in which masks are laid end to end to count what changed.
+        self.masks, self.ever_selected, self.magnitudes = (
+            {name: named[name] for name in rows if name in named}
+            for named in (saved.masks, saved.ever_selected, saved.magnitudes)
+        )
         self.num_refreshes = saved.settings["num_refreshes"]
 
 
