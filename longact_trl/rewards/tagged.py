@@ -4,6 +4,8 @@ Both take plain and conversational completions and scan them with `str.find`: li
 without timeouts and without state, hence safe in any thread.
 """
 
+from collections.abc import Callable
+
 from .answers import answer_matches, short_repr
 from .tags import ANSWER, END_ANSWER, END_THINK, THINK
 
@@ -36,7 +38,11 @@ def format_reward(completions: list, strict: bool = False, think_prefilled: bool
 
 
 def answer_reward(
-    completions: list, answer: list, answer_kind: list[str | None] | None = None, **kwargs
+    completions: list,
+    answer: list,
+    answer_kind: list[str | None] | None = None,
+    log_extra: Callable[[str, list], None] | None = None,
+    **kwargs,
 ) -> list[float]:
     """
     1 for a completion whose one `<answer>` after `</think>` is right, else 0 (r_ans of Eq. 12).
@@ -50,6 +56,8 @@ def answer_reward(
         answer_kind (`list[str]`, *optional*):
             Dataset column: how each answer is compared, one of `choice`, `number`, `string`, `list`, `yes_no`; `None`
             means `string`. See [`~answers.answer_matches`].
+        log_extra (`Callable`, *optional*):
+            TRL's: takes gold answers into its table of completions, so that `longact page` can say why one earned 0.
 
     Returns:
         `list[float]`: B rewards.
@@ -63,6 +71,9 @@ def answer_reward(
             raise ValueError(
                 f"{name} must be a list of {len(completions)} entries, one a completion, but is {short_repr(column)}"
             )
+    if log_extra is not None:
+        log_extra("answer", list(answer))
+        log_extra("answer_kind", list(kinds))
     rewards = []
     for completion, golds, kind in zip(completions, answer, kinds, strict=True):
         text = _answer_text(_text(completion))
