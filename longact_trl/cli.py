@@ -208,6 +208,36 @@ def report(
         report_results(results, output)
 
 
+@app.command()
+def study(
+    file: Annotated[str, typer.Argument(help="A study's YAML: a path, or a name in studies/.", show_default=False)],
+    output: Annotated[
+        str | None, typer.Option(help="Folder of all runs; default: the file's, else runs/study/NAME.")
+    ] = None,
+    devices: Annotated[str | None, typer.Option(help="GPUs of each run that goes on at a time, e.g. 0-3,4-7.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and what they would take.")] = False,
+    sbatch: Annotated[int | None, typer.Option(help="Print lines for Slurm, each run on so many GPUs.")] = None,
+) -> None:
+    """Run arms × seeds of a recipe to their end, whatever stops them, and show what they show."""
+    from .study.command import run_study
+
+    with usage_errors():
+        run_study(file, output, devices, dry_run, sbatch)
+
+
+@app.command()
+def page(
+    runs: Annotated[list[str], typer.Argument(help="Output folders of runs, finished or going on.")],
+    output: Annotated[str | None, typer.Option(help="HTML file. Default: RUN/page.html.")] = None,
+    max_rollouts: Annotated[int, typer.Option(help="Completions in the page at most.")] = 10_000,
+) -> None:
+    """Write one offline page: curves, rollouts and why they earned nothing, masks over time, settings."""
+    from .page.command import write_run_page
+
+    with usage_errors():
+        write_run_page(runs, output, max_rollouts)
+
+
 def default_output(command: str, model: str) -> Path:
     """A folder that no earlier run has used."""
     return free_folder(Path("runs", command, Path(model).name))

@@ -18,7 +18,7 @@ LIBRARIES = ("trl", "transformers", "huggingface_hub", "accelerate", "datasets",
 NOT_OURS = re.compile(
     r"(src|scripts)/.+|eval_\w+\.py|(pred|result|evaluate|data/construct_synthetic_dataset)\.py|.*NAME.yaml"
 )
-RESULTS = {"OUTPUT.md", "perturb.md"}
+RESULTS = {"OUTPUT.md", "perturb.md", "study.md"}
 
 
 def qualified_names() -> set[str]:

@@ -1,0 +1,165 @@
+"""What `longact study` does and prints."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from ..evaluation.statistics import Interval
+from .execution import commands, execute, is_finished
+from .outcome import Arm, as_json, outcome_of
+from .picture import draw_study
+from .study_file import Run, Study, read_study
+
+
+OUTCOME, TABLE, PICTURE = "study.json", "study.md", "study.png"
+SBATCH = "sbatch --job-name {name} --nodes 1 --gpus {gpus} --output {log} --wrap {wrapped}"
+
+
+def run_study(
+    file: str,
+    output_dir: str | None = None,
+    devices: str | None = None,
+    dry_run: bool = False,
+    sbatch: int | None = None,
+    console: Console | None = None,
+) -> None:
+    """
+    Run a study to its end, or say how; then evaluate what is finished.
+
+    Args:
+        file (`str`):
+            Path of a study, or a name in `studies/`.
+        output_dir (`str`, *optional*):
+            Folder of all runs, instead of the file's.
+        devices (`str`, *optional*):
+            Groups of GPUs of which each takes one run at a time, such as `"0-3,4-7"`. Default: one run at a time.
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Print the commands only.
+        sbatch (`int`, *optional*):
+            Print a line for Slurm for each unfinished run, with so many GPUs.
+        console (`Console`, *optional*):
+            Where to print.
+
+    Raises:
+        `ValueError`: If the file is no study, a folder holds other runs, or a command fails.
+    """
+    console = console or Console()
+    study = read_study(file, output_dir)
+    runs = study.runs()
+    finished = [run for run in runs if is_finished(run)]  # refuses a changed arm before anything starts
+    console.print(introduction(study, len(finished)), soft_wrap=True, highlight=False)
+    if dry_run or sbatch:
+        for run in runs:
+            if run not in finished:
+                _print_commands(console, run, sbatch)
+        return
+    groups = [_devices(group) for group in devices.split(",")] if devices else [None]
+    console.print(f"{len(runs) - len(finished)} runs to go; each writes log.txt in its folder.")
+    done = len(finished)
+
+    def report(run: Run, what: str) -> None:
+        nonlocal done
+        done += what == "finished"
+        if what != "was finished":
+            console.print(f"  {done}/{len(runs)}  {run.arm}, seed {run.seed}: {what}", highlight=False)
+
+    execute(runs, groups, report)
+    write_outcome(study, console)
+
+
+def write_outcome(study: Study, console: Console) -> None:
+    """Print the table, and write `study.json`, `study.md` and `study.png` beside the runs."""
+    arms = outcome_of(study)
+    folder = Path(study.output_dir)
+    (folder / OUTCOME).write_text(json.dumps(as_json(study, arms), indent=2, ensure_ascii=False), encoding="utf-8")
+    (folder / TABLE).write_text(markdown(study, arms), encoding="utf-8")
+    draw_study(study, arms).savefig(folder / PICTURE)
+    console.print(table(study, arms))
+    console.print(f"Expected: {study.expected.strip()}\nDecides:  {study.decides.strip()}", soft_wrap=True)
+    console.print(f"Table, numbers and picture: {folder}/study.{{md,json,png}}", soft_wrap=True, highlight=False)
+
+
+def introduction(study: Study, num_finished: int) -> str:
+    """What the study is, in a few lines."""
+    lines = [study.title, f"expected: {study.expected.strip()}", f"decides:  {study.decides.strip()}"]
+    lines += [f"{len(study.arms)} arms × {len(study.seeds)} seeds, {num_finished} runs are finished."]
+    return "\n".join(lines)
+
+
+HEAD = ("arm", "seeds", "score", "difference", "p (Holm)", "detectable", "tokens", "minutes")
+NARROW = 5
+"""Columns that a terminal shows."""
+
+
+def rows_of(study: Study, arms: Mapping[str, Arm]) -> list[tuple[str, ...]]:
+    """The table's rows: percent and points, 95 % intervals."""
+    return [
+        (
+            name,
+            str(len(arm.seeds)),
+            _with_interval(arm.score),
+            "baseline" if name == study.against(name) else _difference(study, name, arm),
+            "" if arm.p is None else f"{arm.p:.3f}",
+            "" if arm.detectable is None else f"{100 * arm.detectable:.1f}",
+            f"{arm.tokens / 1e6:.2f}M",
+            f"{arm.seconds / 60:.1f}",
+        )
+        for name, arm in arms.items()
+    ]
+
+
+def table(study: Study, arms: Mapping[str, Arm]) -> Table:
+    """The table, for a terminal of 80 columns: without what is in `study.md` only."""
+    effects = [100 * arm.detectable for arm in arms.values() if arm.detectable is not None]
+    power = f"80 % of such studies find a difference of {max(effects):.1f} points." if effects else None
+    shown = Table(title=study.title, title_justify="left", caption=power, caption_justify="left")
+    for column in HEAD[:NARROW]:
+        shown.add_column(column, justify="left" if column == "arm" else "right")
+    for row in rows_of(study, arms):
+        shown.add_row(*row[:NARROW])
+    return shown
+
+
+def markdown(study: Study, arms: Mapping[str, Arm]) -> str:
+    """The table, for a file."""
+    lines = [HEAD, ("---",) * len(HEAD), *rows_of(study, arms)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    note = (
+        "Scores in %, differences in points, with 95 % intervals over seeds and questions at once. p: signs of the "
+        "seeds' differences flipped, adjusted for the number of arms (Holm). detectable: the difference that a study "
+        "of these seeds finds in 80 % of cases."
+    )
+    said = f"Expected: {study.expected.strip()}\n\nDecides: {study.decides.strip()}"
+    return f"# {study.title}\n\n{said}\n\n{text}\n\n{note}\n\n![scores, differences, rewards]({PICTURE})\n"
+
+
+def _difference(study: Study, name: str, arm: Arm) -> str:
+    to = study.against(name)
+    return _with_interval(arm.difference, "+") + (f" to {to}" if to != study.baseline and arm.difference else "")
+
+
+def _with_interval(interval: Interval | None, sign: str = "") -> str:
+    if interval is None:
+        return ""
+    return f"{100 * interval.value:{sign}.1f} ({100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f})"
+
+
+def _print_commands(console: Console, run: Run, sbatch: int | None) -> None:
+    lines = [shlex.join(command) for command in commands(run)]
+    if sbatch:
+        wrapped = shlex.quote(" && ".join(lines))
+        name, log = f"{run.arm}-{run.seed}", run.folder / "slurm-%j.txt"
+        lines = [SBATCH.format(name=name, gpus=sbatch, log=log, wrapped=wrapped)]
+    console.print("\n".join([f"# {run.arm}, seed {run.seed}", *lines]), soft_wrap=True, highlight=False, markup=False)
+
+
+def _devices(group: str) -> str:
+    """`"0-3"` as CUDA_VISIBLE_DEVICES has it: `"0,1,2,3"`."""
+    first, dash, last = group.strip().partition("-")
+    if not first.isdigit() or (dash and not last.isdigit()):
+        raise ValueError(f"Cannot read the devices {group!r}. Write groups of GPUs, as in 0-3,4-7.")
+    return ",".join(str(number) for number in range(int(first), int(last or first) + 1))

@@ -1,0 +1,124 @@
+"""A study of two arms, run for real: killed and continued, never repeated, and refused where an arm was changed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from longact_trl.cli import app
+from longact_trl.settings.paths import MODEL
+from longact_trl.study.execution import commands, is_finished
+from longact_trl.study.study_file import STUDIES, read_study
+
+
+SMALL = {
+    "title": "Massive and dense rows",
+    "expected": "No difference after one step.",
+    "decides": "Nothing.",
+    "baseline": "dense",
+    "seeds": 1,
+    "train": {
+        "recipe": "grpo_longact.py",
+        "config": "quickstart.yaml",
+        "accelerate_config": "cpu.yaml",
+        "model_name_or_path": str(MODEL),
+        "max_steps": 1,
+        "logging_steps": 1,
+    },
+    "evaluate": {"config": "eval_tiny.yaml", "num_samples": 20},
+    "arms": {"massive": {"strategy": "massive"}, "dense": {"strategy": "dense"}},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_study(**changes) -> str:
+        content = {**SMALL, "output_dir": str(tmp_path / "runs"), **changes}
+        file = tmp_path / "small.yaml"
+        file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}, sort_keys=False))
+        return str(file)
+
+    return write_study
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [1, 1]}, "`seeds` must be whole numbers, none of them twice"),
+        ({"seeds": []}, "`seeds` must be whole numbers"),
+        ({"baseline": "sparse"}, "`baseline` 'sparse' is none of the arms massive, dense"),
+        ({"arms": ["massive"]}, "`arms` must be a dict"),
+        ({"arms": {"dense": None}}, r"write `\{\}` for an arm that changes nothing"),
+        ({"baselin": "dense"}, "unknown key `baselin`. Did you mean `baseline`?"),
+        ({"decides": None}, "says nothing of decides"),
+        ({"evaluate": {}}, "`evaluate` must name its config"),
+        ({"train": SMALL["train"] | {"recipe": "grpo.py"}}, "There is no recipe .grpo.py."),
+        (
+            {"arms": {"dense": {"config": "qwen3_9b.yaml"}}},
+            "There is no config .*qwen3_9b.yaml.*Did you mean qwen3_8b",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_study_is_said_before_it_starts(write, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_study(write(**changes))
+
+
+def test_seeds_come_before_arms_and_commands_are_the_users(write):
+    runs = read_study(write(seeds=[3, 5])).runs()
+    assert [(run.seed, run.arm) for run in runs] == [(3, "massive"), (3, "dense"), (5, "massive"), (5, "dense")]
+    training, evaluation = (" ".join(command) for command in commands(runs[1]))
+    assert "recipes/grpo_longact.py --config quickstart.yaml" in training
+    assert "--strategy dense --seed 3" in training and "--resume_from_checkpoint auto" in training
+    assert f"--model {runs[1].folder / 'model'} --num_samples 20" in evaluation
+
+
+def test_every_shipped_study_is_one():
+    from longact_trl.settings.paths import recipe_root
+
+    files = sorted((recipe_root() / STUDIES).glob("*.yaml"))
+    assert {"tiny_table_5.yaml", "tiny_table_6.yaml"} <= {file.name for file in files}
+    for file in files:
+        study = read_study(file.name)
+        trained = [run for run in study.runs() if not run.untrained]
+        assert all(run.settings["train"]["seed"] == run.seed for run in trained), file
+        assert len({run.claim for run in study.runs()}) == len(study.runs()), file  # no arm is another's twin
+
+
+def test_killed_it_goes_on_and_a_changed_arm_is_refused(write, tmp_path):
+    file = write()
+    command = [sys.executable, "-m", "longact_trl.cli", "study", file]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    massive, dense = read_study(file).runs()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    give_up = time.monotonic() + 400
+    while not is_finished(massive):
+        assert process.poll() is None and time.monotonic() < give_up
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not is_finished(dense)
+    times = {path: path.stat().st_mtime_ns for path in massive.folder.rglob("*") if path.is_file()}
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 runs are finished" in done.stdout and "2/2  dense, seed 0: finished" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing was repeated
+    outcome = json.loads((tmp_path / "runs" / "study.json").read_text())["arms"]
+    results = json.loads((massive.folder / "evaluation" / "results.json").read_text())
+    assert 100 * outcome["massive"]["score"]["value"] == pytest.approx(results["units"][0]["score"])
+    assert outcome["massive"]["difference"] is not None and outcome["dense"]["difference"] is None
+    assert outcome["massive"]["tokens"] > 0 and len(outcome["massive"]["rewards"][0]) == 1
+    assert (tmp_path / "runs" / "study.png").stat().st_size > 10_000
+
+    changed = write(arms=SMALL["arms"] | {"massive": {"strategy": "min"}})
+    refused = CliRunner().invoke(app, ["study", changed])
+    assert refused.exit_code == 2 and "was made with other settings (train.strategy)" in " ".join(
+        refused.output.split()
+    )
