@@ -19,7 +19,7 @@ ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPAT
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     source = tmp_path_factory.mktemp("source")
-    for folder in ("longact_trl", "recipes", "accelerate_configs"):
+    for folder in ("longact_trl", "recipes", "accelerate_configs", "studies"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
@@ -64,7 +64,8 @@ def test_every_file_is_in_it(wheel, tmp_path):
     package = tmp_path / "longact_trl"
     assert files_of(ROOT / "longact_trl") <= files_of(package)
     assert files_of(ROOT / "recipes") == files_of(package / "recipes")
-    assert files_of(ROOT / "accelerate_configs") == files_of(package / "accelerate_configs")
+    for folder in ("accelerate_configs", "studies"):
+        assert files_of(ROOT / folder) == files_of(package / folder)
 
 
 def test_from_check_to_report(run):
