@@ -1,4 +1,4 @@
-"""What a step of the paper's run costs on 8×H100, with and without shared prefixes: operations, time, memory.
+"""A step of the paper's run on its 8×H800 (sec. 4.1), with and without shared prefixes: operations, time, memory.
 
     python benchmarks/paper_estimate.py
 
@@ -18,7 +18,7 @@ from longact_trl.check.memory.plan import GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
 
 
-H100_BF16 = 989e12  # operations a second, dense, as NVIDIA states for the SXM module
+H800_BF16 = 989e12  # operations a second, dense: the H100 SXM's, from which the H800 differs in its links between GPUs
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
             for kind in ("scoring", "training")
         )
         first = first or total
-        minutes = total / (options.gpus * H100_BF16 * options.utilisation) / 60
+        minutes = total / (options.gpus * H800_BF16 * options.utilisation) / 60
         load = dataclasses.replace(subject.load(), prompt=P, completion=C)
         peak = plan(subject.shape, subject.placement, load, subject.gpu_bytes).training_peak + RESERVE
         name = "1 (TRL)" if shared == 1 else str(shared)

@@ -161,6 +161,7 @@ def next_steps(root: Path, output_dir: Path) -> str:
         f"  {launch}/cpu.yaml {' '.join(THREADS)} {recipe} --config {CONFIG} "
         f"--model_name_or_path {relative(MODEL)} --strategy random --output_dir {output_dir}-random\n"
         'and the paper\'s run, on 8×80 GB, after `pip install "longact-trl[vllm,deepspeed]"`:\n'
+        f"  {launch}/zero3.yaml {relative(root / 'recipes' / 'sft_cold_start.py')} --config sft_qwen3_8b.yaml\n"
         f"  {launch}/zero3.yaml {recipe} --config qwen3_8b.yaml"
     )
 

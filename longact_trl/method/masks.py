@@ -1,4 +1,4 @@
-"""Eq. 8–10: which rows of W_Q and W_K may learn.
+"""Eq. 8–10: which rows of W_Q and W_K may learn: channels by magnitude (Eq. 9), their rows (Eq. 8), the mask (Eq. 10).
 
 Shapes: H heads, D channels per head (head_dim), k selected channels per head.
 """
@@ -16,7 +16,7 @@ def select_rows(
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     """
-    Select the rows of one projection that may learn (LongAct, Eq. 8–9). Ties go to the lower channel.
+    Select the rows of one projection that may learn (LongAct, Eq. 8–10). Ties go to the lower channel.
 
     Args:
         magnitude (`torch.Tensor` of shape (H, D)):

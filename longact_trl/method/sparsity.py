@@ -1,11 +1,11 @@
-"""Eq. 8, λ: how many channels of a head are selected. Plain arithmetic, checked before torch is loaded."""
+"""Eq. 9, λ: how many channels of a head are selected. Plain arithmetic, checked before torch is loaded."""
 
 from decimal import Decimal
 
 
 def num_selected(sparsity_ratio: float, head_dim: int) -> int:
     """
-    Number of channels selected in each head, k = floor(λ·D) (LongAct, Eq. 8).
+    Number of channels selected in each head, k = floor(λ·D) (LongAct, Eq. 9).
 
     λ is a decimal that somebody typed, so the floor is taken in decimal arithmetic: λ = 0.29 of D = 100 is 29, where
     binary floats give 28.

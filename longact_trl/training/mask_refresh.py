@@ -129,7 +129,7 @@ class MaskRefreshCallback(TrainerCallback):
     # What
 
     def refresh(self) -> None:
-        """Select rows from what was observed since the last refresh (Eq. 8–9). Call it on every rank."""
+        """Select rows from what was observed since the last refresh (Eq. 8–10). Call it on every rank."""
         start = time.perf_counter()
         if self.strategy.measures:
             self.magnitudes = self.observer.compute()

@@ -12,6 +12,21 @@ from ..pictures.reward_curve import draw_rewards
 from .mask_refresh import MaskRefreshCallback
 
 
+PAPER = {
+    "title": "LongAct: Harnessing Intrinsic Activation Patterns for Long-Context Reinforcement Learning",
+    "id": "2604.14922",
+    "citation": """\
+@misc{ping2026longact,
+  title         = {LongAct: Harnessing Intrinsic Activation Patterns for Long-Context Reinforcement Learning},
+  author        = {Bowen Ping and Zijun Chen and Tingfeng Hui and Qize Yu and Chenxuan Li and Junchi Yan and
+                   Baobao Chang},
+  year          = {2026},
+  eprint        = {2604.14922},
+  archivePrefix = {arXiv},
+  note          = {ACL 2026}
+}""",
+}
+"""The paper of the method (arXiv:2604.14922), as TRL's model card cites it."""
 PICTURE = "reward_curve.png"
 END = "### Framework versions\n"
 """What TRL writes after the part about training."""

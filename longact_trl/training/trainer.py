@@ -19,6 +19,7 @@ from .checkpoints import naming_unreadable
 from .config import LongActConfig
 from .hub import HubMixin
 from .mask_refresh import MaskRefreshCallback
+from .model_card import PAPER
 from .policy_losses import SELECTED, clip_bounds, reweight_advantages, select_tokens
 from .preflight import (
     check_dataset,
@@ -70,11 +71,7 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
 
     _tag_names = ["trl", "grpo", "longact"]
     _name = "LongAct"
-    _paper = {
-        "title": "LongAct: Harnessing Intrinsic Activation Patterns for Long-Context Reinforcement Learning",
-        "citation": "@misc{longact,\n  title  = {LongAct: Harnessing Intrinsic Activation Patterns for Long-Context "
-        "Reinforcement Learning},\n  author = {Anonymous},\n  note   = {ACL submission}\n}",
-    }
+    _paper = PAPER
 
     def __init__(
         self,

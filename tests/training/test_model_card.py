@@ -49,7 +49,8 @@ def test_the_card_says_what_was_trained_on_what_and_how_well(tmp_path):
         "| density | 108 of 384 rows of W_Q and W_K at the last step |",
         "| LongBench v2 hard | official protocol",
     ]
-    rows += [f"| churn | {sum(churns) / len(churns):.3f} of the mask", "- LongAct: ", "- TRL: ", "Anonymous"]
+    rows += [f"| churn | {sum(churns) / len(churns):.3f} of the mask", "- LongAct: ", "- TRL: "]
+    rows += ["https://huggingface.co/papers/2604.14922", "Bowen Ping and Zijun Chen", "eprint        = {2604.14922}"]
     for row in rows:
         assert row in card.text
     assert card.text.index("## LongAct") < card.text.index("## Evaluation") < card.text.index("### Framework versions")

@@ -272,4 +272,4 @@ def test_the_model_card_says_what_was_trained(tmp_path):
     assert "| sparsity_ratio (λ) | 0.3 |" in card.text
     assert "| density | 108 of 384 rows of W_Q and W_K at the last step |" in card.text
     assert card.text.index("## LongAct") < card.text.index("### Framework versions")
-    assert "Anonymous" in card.text
+    assert "Bowen Ping" in card.text
