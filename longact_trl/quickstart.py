@@ -157,7 +157,9 @@ def next_steps(root: Path, output_dir: Path) -> str:
     recipe = relative(root / "recipes" / "grpo_longact.py")
     launch = f"{accelerate()} launch --config_file {relative(root / 'accelerate_configs')}"
     return (
-        "Next, the same run with rows chosen at random (the paper's control):\n"
+        "Next, a page of the run, with every completion and why it earned nothing:\n"
+        f"  longact page {output_dir}\n"
+        "the same run with rows chosen at random (the paper's control):\n"
         f"  {launch}/cpu.yaml {' '.join(THREADS)} {recipe} --config {CONFIG} "
         f"--model_name_or_path {relative(MODEL)} --strategy random --output_dir {output_dir}-random\n"
         'and the paper\'s run, on 8×80 GB, after `pip install "longact-trl[vllm,deepspeed]"`:\n'
