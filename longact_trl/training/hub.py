@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 import httpx
@@ -106,7 +107,7 @@ def how_to_push(output_dir: str | Path, repo_id: str) -> str:
     return shlex.join(["hf", "upload", repo_id, str(output_dir), ".", *exclude])
 
 
-def warn_of_failure(push: Future, note: str) -> None:
+def warn_of_failure(push: Future, note: str) -> Event:
     """
     Log what goes wrong with a push in the background, which transformers keeps to itself.
 
@@ -115,19 +116,42 @@ def warn_of_failure(push: Future, note: str) -> None:
             The push.
         note (`str`):
             What to say beside the error.
+
+    Returns:
+        `Event`: Set when all has been said. Who waits for the push alone may go on before.
     """
+    said = Event()
 
     def warn(push: Future) -> None:
-        if not push.cancelled() and (error := push.exception()):
-            logger.warning(f"{type(error).__name__}: {error}\n{note}")
+        try:
+            if not push.cancelled() and (error := push.exception()):
+                logger.warning(f"{type(error).__name__}: {error}\n{note}")
+        finally:
+            said.set()
 
     push.add_done_callback(warn)
+    return said
 
 
 class HubMixin:
     """What changes in a trainer that pushes: it tries again, loses no model, and says on the card what the run was."""
 
     push_in_progress = None  # transformers sets it with the repository
+    _unsaid: tuple[Event, ...] = ()
+    """Of pushes in the background, whose failure may still have to be told."""
+
+    def train(self, *args, **kwargs):
+        try:
+            return super().train(*args, **kwargs)  # which waits for its pushes at its end
+        except Exception:
+            self._finish_current_push()
+            raise
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        for said in self._unsaid:
+            said.wait()
+        self._unsaid = ()
 
     @property
     def is_pushing(self) -> bool:
@@ -192,7 +216,7 @@ class HubMixin:
             error.add_note(note)
             raise
         if isinstance(push, Future):
-            warn_of_failure(push, note)
+            self._unsaid += (warn_of_failure(push, note),)
         return push
 
     def create_model_card(
@@ -245,7 +269,8 @@ class HubMixin:
         before = self._pushes()
         super()._push_from_checkpoint(checkpoint_folder)
         for push in self._pushes() - before:
-            warn_of_failure(push, f"{checkpoint_folder} was not pushed, but is complete. The next save pushes again.")
+            note = f"{checkpoint_folder} was not pushed, but is complete. The next save pushes again."
+            self._unsaid += (warn_of_failure(push, note),)
 
     def _pushes(self) -> set[Future]:
         return set(self.push_in_progress.jobs) if self.push_in_progress else set()

@@ -4,6 +4,7 @@ import logging
 import shlex
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -118,12 +119,19 @@ def test_a_run_that_cannot_create_its_repository_does_not_start(hub, tmp_path):
     assert "`push_to_hub=False` and push the model later with `hf upload me/tiny" in error.value.__notes__[0]
 
 
-def test_a_push_in_the_background_that_fails_is_told_and_the_run_goes_on(hub, tmp_path, caplog):
+def slow(record: logging.LogRecord) -> bool:
+    """A filter that takes its time, as a busy machine does."""
+    time.sleep(1)
+    return True
+
+
+def test_a_push_in_the_background_that_fails_is_told_and_the_run_goes_on(hub, tmp_path, caplog, monkeypatch):
     hub.faults["preupload"] = [403]
     kwargs = {"save_strategy": "steps", "save_steps": 3, "hub_strategy": "every_save"}
     trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny", push_to_hub=True, **kwargs)
+    monkeypatch.setattr(logging.getLogger("longact_trl.training.hub"), "filters", [slow])
     with caplog.at_level(logging.WARNING, "longact_trl.training.hub"):
-        trainer.train()
+        trainer.train()  # does not return before it is told
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "longact_trl.training.hub"]
     assert "403" in warning
     assert "checkpoint-3 was not pushed, but is complete. The next save pushes again." in warning
