@@ -3,12 +3,17 @@
 from collections import defaultdict
 from pathlib import Path
 
+from accelerate.utils import is_peft_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 from trl import GRPOTrainer
 
 from .checkpoints import check_strategy, how_to_continue, naming_unreadable, resolve_resume, skip_epochs
 from .mask_file import STATE_DIR
+
+
+REFERENCE = "ref"
+"""What TRL calls the frozen copy of a `PeftModel`'s own adapter, with `beta` above 0."""
 
 
 class ResumingTrainer(GRPOTrainer):
@@ -69,9 +74,20 @@ class ResumingTrainer(GRPOTrainer):
         dtypes = {name: param.dtype for name, param in self.model.named_parameters()}
         with naming_unreadable(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if is_peft_model(self.model) and REFERENCE in self.model.peft_config:
+                self._load_trained_adapter(resume_from_checkpoint)
         for name, param in self.model.named_parameters():
             if param.dtype != dtypes[name]:  # PEFT loads in float32 what TRL trains in bfloat16 (QLoRA)
                 param.data = param.data.to(dtypes[name])
+
+    def _load_trained_adapter(self, checkpoint: str | Path) -> None:
+        """
+        The adapter itself, beside the frozen copy that is its reference. Trainer looks for adapters in folders only,
+        finds TRL's copy there, and leaves the one at the top of the checkpoint unread.
+        """
+        trained = self.model.active_adapter
+        self.model.load_adapter(str(checkpoint), trained, is_trainable=True)
+        self.model.set_adapter(trained)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         with naming_unreadable(checkpoint):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from trl import GRPOConfig, GRPOTrainer
 
@@ -67,6 +68,31 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, run, update_rule, tiny
     for name in ("loss", "longact/mask_churn"):
         logged = [[log[name] for log in t.state.log_history if name in log] for t in (whole, resumed)]
         assert logged[0] == logged[1], name
+
+
+def adapted(seed: int) -> PeftModel:
+    """A model with an adapter of one's own that has learned something already."""
+    torch.manual_seed(seed)
+    config = LoraConfig(target_modules=["q_proj", "k_proj", "v_proj"], r=2, init_lora_weights=False)
+    return get_peft_model(make_model(), config)
+
+
+def test_an_adapter_of_ones_own_with_a_reference(tmp_path):
+    """TRL adds a frozen copy to it, and a checkpoint holds both: each is restored, and only one of them learns."""
+    settings = {**SETTINGS, "beta": 0.1, "learning_rate": 1e-2, "steps_per_generation": 2}
+    whole = make_trainer(tmp_path / "whole", adapted(0), **settings)
+    whole.train()
+    make_trainer(tmp_path / "parts", adapted(0), callbacks=[StopAt(3)], **settings).train()
+    resumed = make_trainer(tmp_path / "parts", adapted(1), **settings)  # both must come from the checkpoint
+    resumed.train(resume_from_checkpoint="auto")
+    assert_same_weights(resumed.model, whole.model)
+    before = dict(adapted(0).named_parameters())
+    for name, param in resumed.model.named_parameters():
+        of_reference, of_trained = ".ref." in name, ".default." in name
+        assert param.requires_grad == of_trained
+        start = before[name.replace(".ref.", ".default.")]
+        assert torch.equal(param, start) == (not of_trained), name
+        assert of_reference or of_trained or "lora" not in name
 
 
 def test_what_is_saved(tmp_path):
