@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig
 from transformers.utils import find_adapter_config_file
 
 from ..models.naming import naming
+from ..models.reading import window_of, yarn_reach
 from ..models.vllm_cpu import share_the_process, vllm_is_for_cpus
 from .benchmarks import BENCHMARKS
 from .config import EvaluationConfig
@@ -51,17 +52,22 @@ class Model:
         # An adapter may bring a tokenizer of its own, e.g. with another chat template.
         own = self.adapter and Path(self.adapter, "tokenizer_config.json").is_file()
         self.tokenizer = self.adapter if own else self.base
-        self.window = config.max_model_length or context_window(self.hf_config)
+        self.window = config.max_model_length or window_of(self.hf_config)
+        if self.window is None:
+            raise ValueError(f"The config.json of {self.base!r} names no window. Give `--max_model_length`.")
         self.dtype = config.dtype or str(getattr(self.hf_config, "dtype", None) or "auto").removeprefix("torch.")
         self.backend = choose_backend(config)
         lengths = {unit.length: BENCHMARKS[unit.benchmark].title for unit in config.units() if unit.length}
         if lengths and max(lengths) > self.window:
             fitting = sorted(length for length in lengths if length <= self.window)
             longest = max(lengths)
+            reach = yarn_reach(self.hf_config) or 0
+            longer = "raise it in the config.json, with YaRN as the model's card says"
+            if reach >= longest:
+                longer = f"write `max_position_embeddings: {reach}`, which its YaRN reaches, into its config.json"
             raise ValueError(
                 f"{lengths[longest]} at {longest} tokens does not fit the window of {self.name}, {self.window} "
-                f"tokens: give `--lengths {' '.join(map(str, fitting)) or self.window}`, or add YaRN to its "
-                "config.json."
+                f"tokens: give `--lengths {' '.join(map(str, fitting)) or self.window}`, or {longer}."
             )
 
     @property
@@ -124,25 +130,6 @@ def choose_backend(config: EvaluationConfig) -> str:
     if config.backend == "auto":
         return "vllm" if processes == 1 and find_spec("vllm") else "transformers"
     return config.backend
-
-
-def context_window(config: PretrainedConfig) -> int:
-    """
-    Tokens that a model can attend to: `max_position_embeddings`, stretched by YaRN where the config has it.
-
-    Args:
-        config (`PretrainedConfig`):
-            The model's config.
-
-    Returns:
-        `int`
-    """
-    config = config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    original = rope.get("original_max_position_embeddings")
-    if rope.get("rope_type") == "yarn" and original:
-        return max(config.max_position_embeddings, int(original * rope["factor"]))
-    return config.max_position_embeddings
 
 
 def _vllm_backend() -> type["LM"]:

@@ -49,7 +49,7 @@ class EvaluationConfig:
         dtype (`str`, *optional*):
             Type of the weights; default that of the checkpoint.
         max_model_length (`int`, *optional*):
-            Window that prompt and completion share; default what the model's config says, YaRN included.
+            Window that prompt and completion share; default what the model's config.json says.
         model_args (`dict`, *optional*, defaults to `{}`):
             More arguments for lm-eval's model, e.g. `gpu_memory_utilization`, `tensor_parallel_size` or
             `data_parallel_size` of vLLM.
@@ -126,9 +126,7 @@ class EvaluationConfig:
     dtype: str | None = field(default=None, metadata={"help": "Type of the weights; default that of the checkpoint."})
     max_model_length: int | None = field(
         default=None,
-        metadata={
-            "help": "Window that prompt and completion share; default what the model's config says, YaRN included."
-        },
+        metadata={"help": "Window that prompt and completion share; default what the model's config.json says."},
     )
     model_args: dict | str | None = field(
         default_factory=dict,

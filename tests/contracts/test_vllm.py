@@ -3,6 +3,8 @@
 import pytest
 
 from helpers.contracts import Contract
+from helpers.models import make_model, make_tokenizer
+from longact_trl.models.reading import load_config, window_of
 
 
 pytest.importorskip("vllm")
@@ -22,3 +24,25 @@ CONTRACTS = [
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: f"{c.name}:{c.shape[:12]}")
 def test_contract(contract):
     contract.check()
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 256}
+
+
+@pytest.mark.parametrize(
+    "settings, window",
+    [({}, 256), ({"rope_parameters": YARN}, 256), ({"rope_parameters": YARN, "max_position_embeddings": 1024}, 1024)],
+    ids=["plain", "YaRN's factor alone", "YaRN and its positions"],
+)
+def test_vllm_reads_as_far_as_we_say(tmp_path, settings, window):
+    """Training, evaluation and `longact check` ask `window_of`; vLLM, which refuses more, must come to the same."""
+    from vllm.config import ModelConfig
+
+    config = make_model(**settings).config
+    config.architectures = ["Qwen3ForCausalLM"]
+    config.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    assert window_of(load_config(str(tmp_path))) == window
+    assert ModelConfig(str(tmp_path)).max_model_len == window
+    with pytest.raises(ValueError, match="derived"):
+        ModelConfig(str(tmp_path), max_model_len=window + 1)

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen3Config
+from transformers import MambaConfig, Qwen3Config
 
 from helpers.models import make_model, make_tokenizer
 from helpers.paths import RECIPES
-from longact_trl.evaluation.backends import Model, choose_backend, context_window
+from longact_trl.evaluation.backends import Model, choose_backend
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.settings.recipe_yaml import parse_recipe
 
@@ -37,10 +37,27 @@ def test_a_lora_adapter_is_evaluated_on_its_base_model(tiny_model, tmp_path):
     assert Model(config).tokenizer == str(tmp_path)
 
 
-def test_the_window_is_what_the_config_says_stretched_by_yarn():
-    assert context_window(Qwen3Config(max_position_embeddings=40960)) == 40960
+def test_the_window_is_what_the_config_says_and_yarn_is_told_how_to_reach_further(tmp_path):
+    """As for training and vLLM: YaRN's factor alone opens nothing."""
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "rope_theta": 1e6}
-    assert context_window(Qwen3Config(max_position_embeddings=40960, rope_parameters=yarn)) == 131072
+    ruler = {"benchmarks": ["ruler"], "lengths": [32768, 65536]}
+    Qwen3Config(max_position_embeddings=40960, rope_parameters=yarn).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="--lengths 32768`, or write `max_position_embeddings: 131072`, which its YaRN"
+    ):
+        Model(config_of(str(tmp_path), **ruler))
+    Qwen3Config(max_position_embeddings=131072, rope_parameters=yarn).save_pretrained(tmp_path)
+    assert Model(config_of(str(tmp_path), **ruler)).window == 131072
+    Qwen3Config(max_position_embeddings=40960).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="or raise it in the config.json"):
+        Model(config_of(str(tmp_path), **ruler))
+
+
+def test_a_model_without_a_window_needs_one(tmp_path):
+    MambaConfig(hidden_size=8, num_hidden_layers=1, vocab_size=32).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="names no window. Give `--max_model_length`"):
+        Model(config_of(str(tmp_path)))
+    assert Model(config_of(str(tmp_path), max_model_length=512)).window == 512
 
 
 def test_files_tell_whether_a_folder_still_holds_the_same_model(tiny_model, tmp_path):
