@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..method.strategies import STRATEGIES
+from ..settings.paths import free_folder
 
 
 TRAINER_STATE_NAME = "trainer_state.json"
@@ -87,11 +88,24 @@ def resolve_resume(resume_from_checkpoint: str | bool | None, output_dir: str | 
             )
         return str(resume_from_checkpoint)
     if old := checkpoints(output_dir):
-        raise ValueError(
-            f"`output_dir` {str(output_dir)!r} holds another run's {old[0].name}. Continue it with "
-            "`resume_from_checkpoint='auto'`, or write another `output_dir`."
-        )
+        another = f"`output_dir={str(free_folder(output_dir))!r}`"
+        held = f"`output_dir` {str(output_dir)!r} holds another run's {old[0].name}"
+        if steps := _steps_of_a_finished_run(old[0]):
+            raise ValueError(
+                f"{held}, which has come to its end after {steps} steps. For a new run write {another}; to train that "
+                "one further, more steps and `resume_from_checkpoint='auto'`."
+            )
+        raise ValueError(f"{held}. Continue it with `resume_from_checkpoint='auto'`, or write {another}.")
     return None
+
+
+def _steps_of_a_finished_run(checkpoint: Path) -> int | None:
+    """How many steps the run was to take, if this checkpoint is its last; else `None`."""
+    try:
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        return state["max_steps"] if state["global_step"] >= state["max_steps"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def how_to_continue(output_dir: str | Path, step: int) -> str:

@@ -14,7 +14,7 @@ import torch
 import trl.import_utils as trl_imports
 import yaml
 from rich.console import Console
-from transformers import GPT2Config
+from transformers import MambaConfig
 
 from helpers.check import DISK_USAGE
 from helpers.data import write_jsonl
@@ -179,9 +179,9 @@ def test_models(write, tmp_path):
     closed = model_with(tmp_path / "closed", "{% if add_generation_prompt %}<think></think>{% endif %}")
     status, text = verdicts_of(write(model_name_or_path=closed))["rewards"]
     assert status == FAIL and "no completion can hold `<think> </think>`" in text
-    GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=64).save_pretrained(tmp_path / "gpt2")
-    status, text = verdicts_of(write(model_name_or_path=str(tmp_path / "gpt2")))["model and λ"]
-    assert status == FAIL and "needs the Q and K projections" in text
+    MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=64).save_pretrained(tmp_path / "mamba")
+    status, text = verdicts_of(write(model_name_or_path=str(tmp_path / "mamba")))["model and λ"]
+    assert status == FAIL and "has no attention layer" in text
     yarn = model_with(tmp_path / "yarn", rope_parameters=YARN)
     status, text = verdicts_of(write(model_name_or_path=yarn))["rope and window"]
     assert status == WARN and "YaRN reaches 16,384 positions" in text
@@ -240,7 +240,13 @@ def test_no_key_is_shown(write, monkeypatch):
 def test_earlier_checkpoints(write, tmp_path):
     (tmp_path / "run" / "checkpoint-7").mkdir(parents=True)
     status, text = verdicts_of(write())["resume"]
-    assert status == FAIL and "holds another run's checkpoint-7" in text
+    assert status == FAIL and "holds another run's checkpoint-7. Continue it with" in text
+    assert f"or write `output_dir='{tmp_path / 'run-2'}'`" in text
+    finished = {"global_step": 7, "max_steps": 7}
+    (tmp_path / "run" / "checkpoint-7" / "trainer_state.json").write_text(json.dumps(finished))
+    status, text = verdicts_of(write())["resume"]
+    assert status == FAIL and "has come to its end after 7 steps. For a new run write `output_dir=" in text
+    (tmp_path / "run" / "checkpoint-7" / "trainer_state.json").unlink()
     assert verdicts_of(write(resume_from_checkpoint="auto"))["resume"][1].startswith("a new run")  # cut short
     (tmp_path / "run" / "checkpoint-7" / "trainer_state.json").write_text("{}")
     status, text = verdicts_of(write(resume_from_checkpoint="auto"))["resume"]

@@ -22,10 +22,10 @@ OFFLINE = {"end of turn", "rewards", "dataset", "gold answers", "prompt lengths"
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
-def test_what_ships_passes(path, monkeypatch):
+def test_what_ships_passes(path, monkeypatch, tmp_path):
     monkeypatch.chdir(RECIPES.parent)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)  # nobody is logged in to wandb here
-    subject, verdicts = check(str(path))
+    subject, verdicts = check(str(path), ["--output_dir", str(tmp_path / "run")])  # whoever reads this has runs/
     assert not [verdict for verdict in verdicts if verdict.status == FAIL]
     on_cpu = path.name in ("quickstart.yaml", "sft_tiny.yaml")
     unknown = {verdict.check for verdict in verdicts if verdict.status == UNKNOWN}
