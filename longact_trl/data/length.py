@@ -12,6 +12,7 @@ from ..settings.choices import LENGTH_POLICIES
 
 logger = logging.getLogger(__name__)
 
+Tools = list[dict] | dict[str, list[dict]] | None
 # Below this many rows for each process, starting one costs more than it saves.
 ROWS_PER_PROCESS = 100
 # A cut can join characters across the seam into other tokens; so few tokens are involved that two rounds were enough.
@@ -25,6 +26,7 @@ def apply_length_policy(
     policy: str = "filter",
     num_proc: int | None = None,
     chat_template_kwargs: dict | None = None,
+    tools: Tools = None,
 ) -> Dataset:
     """
     Make every prompt fit into `max_prompt_length` tokens, chat template and generation prompt included.
@@ -45,6 +47,8 @@ def apply_length_policy(
             Processes; default one for each `ROWS_PER_PROCESS` rows, at most one for each CPU.
         chat_template_kwargs (`dict`, *optional*):
             What training passes to the template.
+        tools (`list[dict]` or `dict[str, list[dict]]`, *optional*):
+            JSON schemas of the tools that stand in every prompt, or those of each row's `environment`.
 
     Returns:
         `Dataset` with the columns of `dataset`.
@@ -57,8 +61,8 @@ def apply_length_policy(
     if isinstance(max_prompt_length, bool) or not isinstance(max_prompt_length, int) or max_prompt_length < 1:
         raise ValueError(f"max_prompt_length must be a whole number from 1 on, but is {max_prompt_length!r}")
     num_proc = _processes(dataset, num_proc)
-    options = {"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}}
-    lengths = prompt_lengths(dataset, tokenizer, num_proc, chat_template_kwargs)
+    options = {"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}, "tools": tools}
+    lengths = prompt_lengths(dataset, tokenizer, num_proc, chat_template_kwargs, tools)
     if 0 in lengths:
         raise ValueError(
             f"{lengths.count(0)} of {len(lengths)} prompts have no token to begin from, the first is row "
@@ -98,6 +102,7 @@ def prompt_lengths(
     tokenizer: PreTrainedTokenizerBase,
     num_proc: int | None = None,
     chat_template_kwargs: dict | None = None,
+    tools: Tools = None,
 ) -> list[int]:
     """
     Tokens of every prompt, chat template and generation prompt included.
@@ -111,6 +116,8 @@ def prompt_lengths(
             Processes; default as in [`apply_length_policy`].
         chat_template_kwargs (`dict`, *optional*):
             What training passes to the template.
+        tools (`list[dict]` or `dict[str, list[dict]]`, *optional*):
+            As in [`apply_length_policy`].
 
     Returns:
         `list[int]`: One length a row.
@@ -123,8 +130,8 @@ def prompt_lengths(
         raise ValueError("the length policy needs a fast tokenizer with a chat template: set tokenizer.chat_template")
     lengths = dataset.map(
         _measure,
-        input_columns=["prompt"],
-        fn_kwargs={"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}},
+        input_columns=["prompt", *(["environment"] if isinstance(tools, dict) else [])],
+        fn_kwargs={"tokenizer": tokenizer, "template_kwargs": chat_template_kwargs or {}, "tools": tools},
         remove_columns=dataset.column_names,
         num_proc=_processes(dataset, num_proc),
         desc="Measuring prompts",
@@ -147,8 +154,20 @@ def prompt_length(prompt: list[dict] | str, tokenizer: PreTrainedTokenizerBase, 
     return len(rendered["input_ids"])
 
 
-def _measure(prompt: list[dict] | str, tokenizer: PreTrainedTokenizerBase, template_kwargs: dict) -> dict:
-    return {"length": prompt_length(prompt, tokenizer, template_kwargs)}
+def _measure(
+    prompt: list[dict] | str,
+    environment: str | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    template_kwargs: dict,
+    tools: Tools,
+) -> dict:
+    return {"length": prompt_length(prompt, tokenizer, _with_tools(template_kwargs, tools, environment))}
+
+
+def _with_tools(template_kwargs: dict, tools: Tools, environment: str | None) -> dict:
+    tools = tools.get(environment) if isinstance(tools, dict) else tools
+    return {**template_kwargs, "tools": tools} if tools else template_kwargs
 
 
 def _truncate(
@@ -156,11 +175,13 @@ def _truncate(
     index: int,
     tokenizer: PreTrainedTokenizerBase,
     template_kwargs: dict,
+    tools: Tools,
     lengths: list[int],
     max_length: int,
 ) -> dict:
     if (excess := lengths[index] - max_length) <= 0:
         return {}
+    template_kwargs = _with_tools(template_kwargs, tools, row.get("environment"))
     prompt = row["prompt"]
     messages = [{"content": prompt}] if isinstance(prompt, str) else prompt
     longest = max(range(len(messages)), key=lambda index: len(messages[index]["content"]))

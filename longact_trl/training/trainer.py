@@ -15,6 +15,7 @@ from ..method.gradients import row_parameters
 from ..models.reading import load_config, load_processing_class
 from ..models.vllm_cpu import keep_weights_loadable
 from ..packing.obstacles import shares_prefixes
+from .agents import with_tools
 from .checkpoints import naming_unreadable
 from .config import LongActConfig
 from .hub import HubMixin
@@ -95,9 +96,12 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
         rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset} if eval_dataset else {}
         for dataset in (train_dataset, *evaluated.values()):
-            check_dataset(dataset, rewards)
+            check_dataset(dataset, rewards, kwargs.get("environment_factory"))
         processing_class = processing_class or load_processing_class(model_id, **source_of(args))
-        fit = partial(fit_prompts, processing_class=processing_class, window=prompt_window(config, args), args=args)
+        factory, tools = with_tools(kwargs.get("tools"), kwargs.get("environment_factory"))
+        kwargs |= {} if factory is None else {"environment_factory": factory}
+        window = prompt_window(config, args)
+        fit = partial(fit_prompts, processing_class=processing_class, window=window, args=args, tools=tools)
         train_dataset = fit(train_dataset)
         if evaluated:
             fitted = {name: fit(dataset) for name, dataset in evaluated.items()}
