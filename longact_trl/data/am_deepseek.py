@@ -4,7 +4,8 @@ from datasets import Dataset
 
 from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
 from .answer_format import ask_for_tags
-from .rows import SFT_FEATURES, InvalidRow, sft_row
+from .golds import InvalidRow
+from .rows import SFT_FEATURES, sft_row
 from .stream import stream_rows
 
 

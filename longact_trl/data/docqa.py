@@ -5,9 +5,10 @@ import re
 from datasets import Dataset
 
 from ..rewards.answers import answer_matches
+from ..rewards.text import words
 from .answer_format import ask_for_tags
-from .rows import RL_FEATURES, InvalidRow, convert_rows, rl_row
-from .source import read_source
+from .golds import InvalidRow, gold_texts, sounds_missing
+from .rows import RL_FEATURES, convert_rows, rl_row
 
 
 HUB_ID = "Tongyi-Zhiwen/DocQA-RL-1.6K"
@@ -45,7 +46,7 @@ def load_docqa(source: str = HUB_ID, split: str = "train", max_bad_share: float 
     Raises:
         `ValueError`: If more than `max_bad_share` of the rows is bad.
     """
-    return convert_rows(read_source(source, split), convert_row, RL_FEATURES, source, max_bad_share)
+    return convert_rows(convert_row, RL_FEATURES, source, split, max_bad_share=max_bad_share)
 
 
 def convert_row(row: dict) -> dict:
@@ -56,10 +57,14 @@ def convert_row(row: dict) -> dict:
     if ability not in ABILITIES.values():
         raise InvalidRow(f"unknown ability or data_source: {ability!r}, {row['data_source']!r}")
     truth = row["reward_model"]["ground_truth"]
-    golds = [bare_answer(str(gold)) for gold in (truth if isinstance(truth, list) else [truth]) if gold is not None]
+    golds = [gold for gold in map(bare_answer, gold_texts(truth)) if not sounds_missing(gold)]
+    if not golds:
+        raise InvalidRow("no gold answer")
     kind = answer_kind(golds, ability)
     if ability == "doc-mc" and kind != "choice":
         raise InvalidRow(f"a multiple-choice question whose gold answer is no letter: {golds}")
+    if ability == "doc-math" and kind == "string":
+        raise InvalidRow(f"a question for a number whose gold answer is neither a number nor yes or no: {golds}")
     *context, question = [{"role": message["role"], "content": message["content"]} for message in row["prompt"]]
     question["content"] = ask_for_tags(without_format_request(question["content"]), kind)
     return rl_row([*context, question], golds, kind, f"docqa/{ability}")
@@ -70,7 +75,7 @@ def bare_answer(gold: str) -> str:
     sentence = _ANSWER_SENTENCE.match(gold.strip())
     if not sentence:
         return gold.strip()
-    answer = sentence[1].strip('"”.。 \n')
+    answer = sentence[1].lstrip('"“ \n').rstrip('"”.。 \n')  # .5 begins with its point
     is_wrapped = answer[:1] + answer[-1:] in ("()", "（）") and not set(answer[1:-1]) & set("()（）")
     return answer[1:-1].strip() if is_wrapped else answer
 
@@ -82,8 +87,14 @@ def without_format_request(prompt: str) -> str:
 
 def answer_kind(golds: list[str], ability: str) -> str:
     """The kind that the task asks for if all golds are of it, `yes_no` for yes or no, else `string`."""
-    wanted = {"doc-mc": ["choice"], "doc-math": ["number", "yes_no"], "doc-qa": ["yes_no"]}[ability]
-    return next((kind for kind in wanted if all(_is_of_kind(gold, kind) for gold in golds)), "string")
+    if ability == "doc-qa":  # where "True" may be the title of a song
+        return (
+            "yes_no"
+            if golds and all(" ".join(words(gold)) in ("yes", "no", "是", "否") for gold in golds)
+            else "string"
+        )
+    wanted = {"doc-mc": ["choice"], "doc-math": ["number", "yes_no"]}[ability]
+    return next((kind for kind in wanted if golds and all(_is_of_kind(gold, kind) for gold in golds)), "string")
 
 
 def _is_of_kind(gold: str, kind: str) -> bool:

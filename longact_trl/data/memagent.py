@@ -1,11 +1,13 @@
 """MemAgent's HotpotQA (arXiv:2507.02259): a two-hop question among up to hundreds of Wikipedia passages."""
 
+from pathlib import Path
+
 from datasets import Dataset
 
 from .answer_format import ask_for_tags
 from .docqa import answer_kind
-from .rows import RL_FEATURES, InvalidRow, convert_rows, rl_row
-from .source import read_source
+from .golds import InvalidRow, gold_texts, sounds_missing
+from .rows import RL_FEATURES, convert_rows, rl_row
 
 
 HUB_ID = "BytedTsinghua-SIA/hotpotqa"
@@ -38,11 +40,12 @@ def load_memagent(
     Raises:
         `ValueError`: If the split is unknown, or more than `max_bad_share` of the rows is bad.
     """
-    if source == HUB_ID and data_files is None:
+    is_copy = (Path(source).expanduser() / HUB_FILES.get(split, "")).is_file()
+    if (source == HUB_ID or is_copy) and data_files is None:
         if split not in HUB_FILES:
             raise ValueError(f"split must be one of {', '.join(HUB_FILES)}, but is {split!r}: or name data_files")
         data_files = HUB_FILES[split]
-    return convert_rows(read_source(source, split, data_files), convert_row, RL_FEATURES, source, max_bad_share)
+    return convert_rows(convert_row, RL_FEATURES, source, split, data_files, max_bad_share)
 
 
 def convert_row(row: dict) -> dict:
@@ -54,7 +57,9 @@ def convert_row(row: dict) -> dict:
     if not question:
         raise InvalidRow("no question")
     truth = row["reward_model"]["ground_truth"]
-    golds = [truth] if isinstance(truth, str) else list(truth)
+    golds = gold_texts(truth)
+    if any(map(sounds_missing, golds)) or (isinstance(truth, list) and len(golds) < len(truth)):
+        raise InvalidRow("no gold answer")
     kind = answer_kind(golds, "doc-qa")
     content = ask_for_tags(PROMPT.format(context=context, question=question), kind)
     return rl_row([{"role": "user", "content": content}], golds, kind, "memagent/hotpotqa")

@@ -4,9 +4,11 @@ Rows stay on disk: `datasets` maps them through Arrow files, so memory does not 
 """
 
 import inspect
+import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
@@ -17,7 +19,11 @@ from ..rewards.answers import short_repr
 from ..rewards.tagged import answer_reward, format_reward
 from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
 from . import answer_format
-from .source import MAX_PARTICULARS, read_source
+from . import golds as gold_answers
+from .files import find_files
+from .golds import InvalidRow, gold_texts
+from .reading import MAX_PARTICULARS, named_errors
+from .source import read_source, source_rows
 
 
 logger = logging.getLogger(__name__)
@@ -34,13 +40,10 @@ ROWS_IN_MEMORY = 100
 ROWS_NAMED = 5
 
 
-class InvalidRow(ValueError):
-    """A row that cannot be used. The message is the reason, and after a first `: ` what is particular to the row."""
-
-
 def read_prompts(source: str, split: str, max_bad_share: float = 0.01) -> Dataset:
     """
-    Read a source whose rows have the columns of training already, and leave out those whose prompt cannot be used.
+    Read a source whose rows have the columns of training already, and leave out those whose prompt cannot be used or
+    whose `answer` is missing. Answers that are numbers become texts, which is what rewards compare.
 
     Args:
         source, split:
@@ -58,16 +61,31 @@ def read_prompts(source: str, split: str, max_bad_share: float = 0.01) -> Datase
     if "prompt" not in rows.column_names:  # the trainer says who needs it
         return rows
     features = with_problem(rows.features)
-    checked = rows.map(_name_bad_prompt, features=features, writer_batch_size=ROWS_IN_MEMORY, desc="Checking prompts")
+    if "answer" in features:
+        features["answer"] = _as_text(features["answer"])
+    checked = rows.map(_name_unusable, features=features, writer_batch_size=ROWS_IN_MEMORY, desc="Checking prompts")
     return keep_valid(checked, source, max_bad_share)
 
 
-def _name_bad_prompt(row: dict) -> dict:
+def _as_text(feature: Value | List) -> Value | List:
+    """The type of a column of answers once its numbers are texts; another type is left for the reward to refuse."""
+    if isinstance(feature, List):
+        return List(_as_text(feature.feature))
+    return Value("string") if isinstance(feature, Value) else feature
+
+
+def _name_unusable(row: dict) -> dict:
+    unusable = {"answer": None} if "answer" in row else {}
     try:
         check_prompt(row["prompt"])
+        if "answer" not in row:
+            return {PROBLEM: None}
+        golds = gold_texts(row["answer"])
     except InvalidRow as problem:
-        return {PROBLEM: str(problem)}
-    return {PROBLEM: None}
+        return {**unusable, PROBLEM: str(problem)}
+    if not golds:
+        return {**unusable, PROBLEM: "no gold answer"}
+    return {"answer": golds if isinstance(row["answer"], list) else golds[0], PROBLEM: None}
 
 
 def check_prompt(prompt: list[dict] | str) -> None:
@@ -96,29 +114,45 @@ def check_prompt(prompt: list[dict] | str) -> None:
 
 
 def convert_rows(
-    rows: Dataset, convert_row: Callable[[dict], dict], features: Features, source: str, max_bad_share: float
+    convert_row: Callable[[dict], dict],
+    features: Features,
+    source: str,
+    split: str,
+    data_files: str | list[str] | None = None,
+    max_bad_share: float = 0.01,
 ) -> Dataset:
     """
-    Convert every row, warn of the bad ones by reason and number, and return the good ones.
+    Convert every row of a source, warn of the bad ones by reason and number, and return the good ones.
 
     Args:
-        rows (`Dataset`):
-            Rows in the schema of their source.
         convert_row (`Callable`):
-            A module's own function from such a row to one with the columns of `features`; raises [`InvalidRow`].
+            A module's own function from a row in the schema of its source to one with the columns of `features`;
+            raises [`InvalidRow`].
         features (`Features`):
             `RL_FEATURES` or `SFT_FEATURES`.
-        source (`str`):
-            Where the rows are from, for messages.
-        max_bad_share (`float`):
+        source, split, data_files:
+            As in [`read_source`].
+        max_bad_share (`float`, *optional*, defaults to `0.01`):
             Share of bad rows, from 0 to 1, above which the run stops.
 
     Raises:
         `ValueError`: If more than that share of the rows is bad, or no row is good.
     """
+    arguments = {"convert_row": convert_row, "columns": tuple(features), "code": code_hash(convert_row)}
+    if stamps := stamps_of(source, split, data_files):
+        where = {"source": source, "split": split, "data_files": data_files}
+        with named_errors(source, "rows"):
+            converted = Dataset.from_generator(
+                _generate,
+                features=with_problem(features),
+                gen_kwargs={**arguments, "stamps": stamps, "where": where},
+                writer_batch_size=ROWS_IN_MEMORY,
+            )
+        return keep_valid(converted, source, max_bad_share)
+    rows = read_source(source, split, data_files)
     converted = rows.map(
         convert_or_name,
-        fn_kwargs={"convert_row": convert_row, "columns": tuple(features), "code": code_hash(convert_row)},
+        fn_kwargs=arguments,
         remove_columns=rows.column_names,
         features=with_problem(features),
         writer_batch_size=ROWS_IN_MEMORY,
@@ -127,10 +161,25 @@ def convert_rows(
     return keep_valid(converted, source, max_bad_share)
 
 
+def stamps_of(source: str, split: str, data_files: str | list[str] | None = None) -> tuple[tuple[str, int], ...]:
+    """
+    Paths and times of change of a source's files on this machine, of which there are none for the Hub. `datasets`
+    caches what is generated by its arguments alone, so a file that was edited must change them.
+    """
+    return tuple((file, Path(file).stat().st_mtime_ns) for file in find_files(source, split, data_files) or ())
+
+
+def _generate(convert_row, columns, code, stamps, where) -> Iterator[dict]:
+    for row in source_rows(**where):
+        yield convert_or_name(row, convert_row, columns, code)
+
+
 def convert_or_name(row: dict, convert_row: Callable[[dict], dict], columns: tuple[str, ...], code: str) -> dict:
     """The converted row with `problem` None, or empty columns and the problem. `code` only marks the cache entry."""
     try:
-        return {**convert_row(row), PROBLEM: None}
+        converted = convert_row(row)
+        json.dumps(converted, ensure_ascii=False).encode()  # half a surrogate pair is text that no file holds
+        return {**converted, PROBLEM: None}
     except InvalidRow as problem:
         return {**dict.fromkeys(columns), PROBLEM: str(problem)}
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:  # a field is not what it should be
@@ -181,6 +230,8 @@ def rl_row(prompt: list[dict], golds: list[str], kind: str, task: str) -> dict:
 
 def check_golds(golds: list[str], kind: str | None) -> None:
     """[`InvalidRow`] unless there are gold answers and each of them, put where the model puts it, earns the reward."""
+    if not isinstance(golds, list) or not all(gold is None or isinstance(gold, str) for gold in golds):
+        raise InvalidRow(f"a gold answer that is no text: {short_repr(golds)}")
     if not golds or not all(gold and gold.strip() for gold in golds):
         raise InvalidRow("no gold answer")
     for gold in ["\n".join(golds)] if kind == "list" else golds:
@@ -204,5 +255,5 @@ def sft_row(prompt: list[dict], completion: str, task: str) -> dict:
 def code_hash(function: Callable) -> str:
     """Hash of the code that decides what a row becomes: datasets' own hash of an imported function is its name."""
     modules = [sys.modules[name] for name in (function.__module__, __name__)]
-    modules += [answer_format, answers, lists, numbers, text, rewards]
+    modules += [gold_answers, answer_format, answers, lists, numbers, text, rewards]
     return Hasher.hash([inspect.getsource(module) for module in modules])

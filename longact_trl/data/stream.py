@@ -3,13 +3,13 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 from datasets import Dataset, Features, Value
 
-from .rows import code_hash, convert_or_name, keep_valid, logger, with_problem
-from .source import named_errors, read_source
+from .reading import named_errors
+from .rows import code_hash, convert_or_name, keep_valid, logger, stamps_of, with_problem
+from .source import source_rows
 
 
 Row = TypeVar("Row")
@@ -53,14 +53,11 @@ def stream_rows(
     Raises:
         `ValueError`: If more than `max_bad_share` of the sample is bad, or no row is of the group.
     """
-    path = Path(source["source"]).expanduser()
-    files = [path, *path.glob("*")] if path.is_dir() else [path]
     arguments = {  # no lists: datasets would take them for shards
         "convert_row": convert_row,
         "columns": tuple(features),
         "code": code_hash(convert_row),
-        # datasets caches by these arguments alone, so a file that was edited must change them.
-        "stamps": tuple((str(file), file.stat().st_mtime_ns) for file in sorted(files) if file.exists()),
+        "stamps": stamps_of(**source),
         "max_rows": max_rows,
         "seed": seed,
         "group": group,
@@ -111,7 +108,7 @@ def _generate(convert_row, columns, code, stamps, max_rows, seed, group, group_o
     groups = Counter()
 
     def of_the_group() -> Iterator[dict]:
-        for row in read_source(**source, streaming=True):
+        for row in source_rows(**source):
             found = group_of(row)
             groups[found] += 1
             if group is None or found == group:

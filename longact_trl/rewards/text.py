@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import cache
 
 
 APOSTROPHES = "'‘’‚‛ʻʼʽʾʿˈˊˋʹ′‵´`՚׳ꞌ＇｀"
@@ -18,6 +19,8 @@ _ASCII = str.maketrans(
 )
 _SOFT_MINUS = re.compile(rf"(?<!\w)\xad(?=[{CURRENCY_SYMBOLS}]?\.?\d)")
 _SIGN = re.compile(rf"(?<!\w)-(?=[{CURRENCY_SYMBOLS}]?\.?\d)")
+_POINT = re.compile(r"(?<![^\W\d_])\.(?=\d)")
+_KEPT_MINUS, _KEPT_POINT = "\x00", "\x01"
 _INDIAN_GROUPS = re.compile(r"(?<![\d,])\d{1,2}(?:,\d\d)+,\d{3}(?![\d,])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _FENCE = re.compile(r"```(?:[\w+-]*\n)?(.*)```", re.DOTALL)
@@ -114,19 +117,18 @@ def words(text: str) -> list[str]:
     Returns:
         `list[str]`: None only if `text` is blank. Numbers keep sign and point; CJK splits by character.
     """
-    plain = without_groups(fold(unwrap(text)))
-    signs = {sign.start() for sign in _SIGN.finditer(plain)}
-    out = []
-    for index, (before, char, after) in enumerate(zip(f" {plain}", plain, f"{plain[1:]} ", strict=False)):
-        category = unicodedata.category(char)
-        if index in signs or (char == "." and after.isdigit() and not before.isalpha()):
-            out.append(char)
-        elif char in ".'":
-            continue  # U.S. is US, Schindler's is Schindlers
-        elif category[0] in "PZC" and char not in "#%&@‰":
-            out.append(" ")  # C# is not C, 5% is not 5; symbols such as + and $ are no punctuation
-        else:
-            out.append(f" {char} " if is_cjk(char) else char)
-    found = "".join(out).split()
+    plain = without_groups(fold(unwrap(text))).replace(_KEPT_MINUS, " ").replace(_KEPT_POINT, " ")
+    plain = _POINT.sub(_KEPT_POINT, _SIGN.sub(_KEPT_MINUS, plain))
+    table = {ord(char): _in_words(char) for char in set(plain)}
+    found = plain.translate(table | {ord(_KEPT_MINUS): "-", ord(_KEPT_POINT): "."}).split()
     start = int(found[:1] in (["a"], ["an"]))
     return [word for word in found[start:] if word != "the"] or found or text.split()
+
+
+@cache
+def _in_words(char: str) -> str:
+    if char in ".'":
+        return ""  # U.S. is US, Schindler's is Schindlers
+    if unicodedata.category(char)[0] in "PZC" and char not in "#%&@‰":
+        return " "  # C# is not C, 5% is not 5; symbols such as + and $ are no punctuation
+    return f" {char} " if is_cjk(char) else char

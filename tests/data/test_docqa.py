@@ -27,7 +27,7 @@ def test_rows_are_what_trl_and_the_rewards_need(docqa):
         (["-31.0"], "number", "docqa/doc-math"),
         (["14.22%"], "number", "docqa/doc-math"),
         (["Yes"], "yes_no", "docqa/doc-math"),
-        (["thousands of crowns"], "string", "docqa/doc-math"),
+        (["1.41 million"], "number", "docqa/doc-math"),
         (["yes"], "yes_no", "docqa/doc-qa"),
         (["Insufficient information."], "string", "docqa/doc-qa"),
         (["Velm"], "string", "docqa/doc-qa"),
@@ -93,6 +93,8 @@ def test_a_file_of_another_schema_is_rejected(tmp_path):
         ("Therefore, the answer is (a) and (b).", "(a) and (b)"),
         ("答案是（北京）。", "北京"),
         ("The answer is", "The answer is"),
+        ("Therefore, the answer is .5.", ".5"),
+        ("Therefore, the answer is (–31.5).", "–31.5"),
     ],
 )
 def test_gold_in_a_sentence(gold, bare):

@@ -54,7 +54,7 @@ def test_two_hundred_documents_arrive_whole(tmp_path):
 
 def test_the_hub_is_asked_for_the_file_of_the_split(monkeypatch):
     asked = []
-    monkeypatch.setattr(memagent, "read_source", lambda *arguments: asked.append(arguments) or 1 / 0)
+    monkeypatch.setattr(memagent, "convert_rows", lambda *arguments: asked.append(arguments[2:5]) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_memagent(split="validation")
     assert asked == [("BytedTsinghua-SIA/hotpotqa", "validation", "hotpotqa_dev.parquet")]

@@ -1,0 +1,166 @@
+"""Files of a source on this machine: which of them are a split, and their rows as they stand there."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+from datasets import load_dataset_builder
+from pyarrow import parquet
+
+from .reading import named_errors
+
+
+BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+"""Suffixes that are read, and what `datasets` calls their format."""
+ROWS_AT_A_TIME = 100
+"""Rows of a Parquet file held at once: a prompt may take a megabyte."""
+_TRAIN = re.compile(r"(?:^|[-._ 0-9/])(?:train|training)(?:[-._ 0-9/]|$)")
+# Names that `datasets` takes for no split ("testset", "TEST"), and that a user may well mean for one.
+_HELD_OUT = re.compile(
+    r"(?:^|[^a-z])(?:test\w{0,4}|eval\w*|valid\w*|val|dev|devset|hold\W?out|held\W?out)(?:[^a-z]|$)"
+)
+
+
+def find_files(source: str, split: str, data_files: str | list[str] | None = None) -> list[str] | None:
+    """
+    The files of a source that are a split.
+
+    A file is one split whatever its name, and so are the files named in `data_files`. A folder has the splits that
+    `datasets` finds in it: by names such as `train.jsonl` or `test/rows.parquet`, by the shards of
+    `data/train-00000-of-00001.parquet`, or by the `configs` of its README. Where nothing names a split, the files that
+    lie in it are one split.
+
+    Args:
+        source (`str`):
+            Path or Hub id.
+        split (`str`):
+            Split to find in a folder.
+        data_files (`str` or `list[str]`, *optional*):
+            Patterns of files in the folder, instead of the split's own.
+
+    Returns:
+        `list[str]`, or `None` where the source is neither a file nor a folder of files here.
+
+    Raises:
+        `ValueError`: If the folder has no such split, or no files of one kind that can be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix in BUILDERS:
+        return [str(path)]
+    if not path.is_dir() or is_saved(path):
+        return None
+    if data_files is not None:
+        patterns = [data_files] if isinstance(data_files, str) else data_files
+        return _of_one_kind(source, sorted(str(file) for pattern in patterns for file in path.glob(pattern)), patterns)
+    splits = _splits_of(source, path)
+    if split in splits and _are_named(path, splits):
+        return _of_one_kind(source, splits[split], [split])
+    if _are_named(path, splits):
+        raise ValueError(
+            f"{source!r} has no split {split!r} but {', '.join(map(repr, splits))}: choose one of them, or give one "
+            "file as the source"
+        )
+    patterns = [f"*{suffix}" for suffix in BUILDERS]
+    files = sorted(str(file) for pattern in patterns for file in path.glob(pattern)) or splits.get("train", [])
+    held_out = [file for file in files if _HELD_OUT.search(Path(file).relative_to(path).as_posix().lower())]
+    if held_out and len(held_out) < len(files):
+        raise ValueError(
+            f"{source!r} has files whose names sound held out, such as {Path(held_out[0]).name!r}, and others, but no "
+            "splits by names that `datasets` knows (train, test): rename them or give one file as the source"
+        )
+    return _of_one_kind(source, files, patterns)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _splits_of(source: str, folder: Path) -> dict[str, list[str]]:
+    try:
+        found = load_dataset_builder(str(folder)).config.data_files or {}
+    except FileNotFoundError:  # nothing that datasets reads
+        return {}
+    except Exception as error:
+        raise ValueError(
+            f"the splits of the folder {source!r} cannot be told apart: {' '.join(str(error).split())}. Give one file "
+            "as the source, or name the files in data_files"
+        ) from error
+    return {str(split): [str(file) for file in files] for split, files in found.items()}
+
+
+def _are_named(folder: Path, splits: dict[str, list[str]]) -> bool:
+    """Whether it is names that make the splits: `datasets` calls what nothing names `train`."""
+    readme = folder / "README.md"
+    return (
+        bool(splits)
+        and set(splits) != {"train"}
+        or any(_TRAIN.search(Path(file).relative_to(folder.resolve()).as_posix()) for file in splits.get("train", []))
+        or (readme.is_file() and "data_files:" in readme.read_text(encoding="utf-8", errors="replace"))
+    )
+
+
+def _of_one_kind(source: str, files: list[str], patterns: list[str]) -> list[str]:
+    suffixes = {Path(file).suffix for file in files}
+    if len(suffixes) != 1 or not suffixes <= set(BUILDERS):
+        raise ValueError(
+            f"{source!r} must hold files of one kind among {', '.join(BUILDERS)}, but {patterns} finds "
+            f"{sorted(suffixes) or 'none'}: name the files in data_files, or give one file as the source"
+        )
+    return files
+
+
+def read_rows(files: list[str]) -> Iterator[dict]:
+    """
+    The rows of files, one by one, each with the fields and types that it has itself.
+
+    `datasets` gives all rows the types of the first: a field that is null in one file and text in the next cannot be
+    read, even where nobody wants it.
+
+    Args:
+        files (`list[str]`):
+            Paths or URLs that `fsspec` opens, with a suffix of `BUILDERS`.
+
+    Yields:
+        `dict`: A row.
+
+    Raises:
+        `ValueError`: Names the file, and the line, that is not what its name says.
+    """
+    for file in files:
+        suffix = Path(file).suffix
+        with named_errors(file, suffix), fsspec.open(file, "rb") as raw:
+            yield from _parquet_rows(raw) if suffix == ".parquet" else _json_rows(raw)
+
+
+def _parquet_rows(raw: io.BufferedIOBase) -> Iterator[dict]:
+    for batch in parquet.ParquetFile(raw).iter_batches(batch_size=ROWS_AT_A_TIME):
+        yield from batch.to_pylist()
+
+
+def _json_rows(raw: io.BufferedIOBase) -> Iterator[dict]:
+    """Rows of a file of JSON lines, or of one JSON list."""
+    text = io.TextIOWrapper(raw, encoding="utf-8-sig")
+    is_first = True
+    for number, line in enumerate(text, 1):
+        if not line.strip():
+            continue
+        if is_first and line.lstrip().startswith("["):
+            rows = _parsed(line + text.read(), number)
+        else:
+            rows = [_parsed(line, number)]
+        for row in rows:
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number}: no object but {type(row).__name__}")
+            yield row
+        is_first = False
+
+
+def _parsed(text: str, line: int) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"line {line}: {error}") from None  # whose message this is
