@@ -12,14 +12,21 @@ import huggingface_hub
 from trl import GRPOConfig
 
 from longact_trl import LongActConfig
+from longact_trl.check import machine, settings
 from longact_trl.check.memory.plan import GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
+from longact_trl.method.sparsity import num_selected
 
 
 DOCS = Path(__file__).parent
 RECIPES = DOCS.parent / "recipes"
 WINDOWS = (16_384, 32_768, 65_536, 131_072)
 GPUS = (2, 4, 8, 16, 32)
+NODE = 8
+"""GPUs of the paper's runs."""
+ARMS_IN_ORDER = [("sft_", ""), ("paper/", "_dense"), ("", "")]
+ARMS_IN_ORDER += [("paper/", f"_{arm}") for arm in ("grpo", "clip_cov", "kl_cov", "dense_grpo", "dense_clip_cov")]
+ARMS_IN_ORDER += [("paper/", f"_{arm}") for arm in ("dense_kl_cov", "random", "min", "lambda_02", "lambda_04")]
 SETTING = re.compile(r"^(?P<key>[\w ]+): (?P<value>[^#]+?) +# (?P<source>.+)$")
 
 
@@ -53,6 +60,36 @@ package, "the paper is silent" says that it gives no value. A file that names a 
             rows = [(f"`{m['key'].strip()}`", f"`{m['value']}`", plain(m["source"])) for m in found]
             page += f"\n## {file.relative_to(RECIPES).as_posix()}\n\n{table(('key', 'value', 'source'), rows)}"
     return page
+
+
+def runs_checked() -> str:
+    """What `longact check` says of every run of the paper on 8 GPUs of 80 GB."""
+    page = f"""# What `longact check` says of the paper's runs
+
+Made by `python docs/make_reference.py`: what `longact check --config NAME --gpus {NODE}` says of each, in the order of
+[reproducing.md](reproducing.md). Memory is GiB at the peak of a training step with the longest prompt that fits the
+window, 4 to spare; no GPU has been measured yet. "Waits": vLLM's cache does not hold all sequences of a generation at
+once, so some wait for others. Until its cold start has been run, `longact check` also says that, of every RL run.
+"""
+    names = [f"{folder}qwen3_{size}{arm}" for folder, arm in ARMS_IN_ORDER for size in ("8b", "4b")]
+    head = ("run", "starts from", "a step", "a generation", "rows of W_Q and W_K that learn", "memory")
+    return f"{page}\n{table(head, [said_of(name) for name in names])}"
+
+
+def said_of(name: str) -> tuple[str, ...]:
+    """A run's row: what its checks find, shortened."""
+    subject = read_subject(f"{name}.yaml", [], NODE)
+    step, _, generation = settings.batch(subject).partition("; a generation of ")
+    step = step.replace(" ranks", "").replace(" accumulated", "").removesuffix(" a step")
+    args = subject.args
+    if not subject.is_rl or args.strategy == "dense":
+        rows = "all"
+    else:
+        dim = subject.shape.head_dim
+        rows = f"{args.strategy}, {num_selected(args.sparsity_ratio, dim)} of {dim} a head"
+    memory, _, waits = machine.memory(subject).removeprefix("peak ").partition(";")
+    memory = memory.replace(" GiB", "", 1) + (", waits" if waits else "")
+    return f"`{name}.yaml`", f"`{subject.model}`", step, generation or "", rows, memory
 
 
 def memory_guide() -> str:
@@ -100,7 +137,12 @@ def plain(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"configuration.md": configuration, "paper_index.md": paper_index, "memory_guide.md": memory_guide}
+PAGES = {
+    "configuration.md": configuration,
+    "paper_index.md": paper_index,
+    "memory_guide.md": memory_guide,
+    "runs_checked.md": runs_checked,
+}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def make_reference():
     return module
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "paper_index.md", "memory_guide.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "paper_index.md", "memory_guide.md", "runs_checked.md"])
 def test_pages_made_from_the_code_are_up_to_date(name, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # the shipped copies of Qwen3's config
     page = make_reference().PAGES[name]()
