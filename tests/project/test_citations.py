@@ -1,4 +1,4 @@
-"""What is cited of the paper (LongAct, arXiv:2604.14922) stands there; what does not stand there is said to be ours."""
+"""What is cited of the paper (LongAct, arXiv:2604.14922) stands there; what does not is said to be ours."""
 
 import re
 from pathlib import Path
