@@ -35,7 +35,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         if table.get("others"):  # the arms of the other tables are in these, too
             by_label = {row.evaluation.label: row for row in rows if row.evaluation}
             baseline, *others = [by_label[e.label] for e in evaluations if e.label in by_label] or [None]
-            parts += [_comparison(table, baseline, other) for other in others]
+            parts += [_comparisons(table, baseline, others)] if others else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,25 +63,37 @@ def _table(table: Mapping, rows: Sequence[Row]) -> str:
             if cells:
                 lines.append([name, what, *(cells.get(column, "") for column in columns)])
                 name = ""
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return _lines(lines)
 
 
 def _gaps(ours: Mapping[str, Interval], paper: Mapping[str, float]) -> dict[str, str]:
     return {column: f"{100 * ours[column].value - paper[column]:+.2f}" for column in ours if column in paper}
 
 
-def _comparison(table: Mapping, baseline: Row, other: Row) -> str:
-    lines = [f"{other.name} against {baseline.name}, on the same samples:", ""]
-    ways = [(False, ""), (True, ", compensated")] if other.compensated and not table.get("clamped") else [(None, "")]
-    for compensated, way in ways:
-        for column, gain in compare(table, baseline.evaluation, other.evaluation, compensated).items():
-            lines.append(f"- {column_title(table, column)}{way}: {_gain(*gain)}")
-    return "\n".join(lines)
+def _comparisons(table: Mapping, baseline: Row, others: Sequence[Row]) -> str:
+    found: list[tuple[str, dict]] = []
+    for other in others:
+        two_ways = other.compensated and not table.get("clamped")
+        for compensated, way in ((False, ""), (True, ", compensated")) if two_ways else ((None, ""),):
+            gains = compare(table, baseline.evaluation, other.evaluation, compensated)
+            found.append((other.name + way, gains))
+    columns = [column for column in table["columns"] if any(column in gains for _, gains in found)]
+    lines = [["", *(column_title(table, column) for column in columns)], ["---"] * (len(columns) + 1)]
+    for name, gains in found:
+        lines.append([name.replace("*", "\\*"), *(_gain(*gains[c]) if c in gains else "" for c in columns)])
+    name = baseline.name.replace("*", "\\*")
+    title = f"Points more than {name} on the same samples; bold where p < {SIGNIFICANT}, else it may be chance:"
+    return f"{title}\n\n{_lines(lines)}"
 
 
 def _gain(gain: Interval, p: float, total: int) -> str:
-    points = f"{100 * gain.value:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
-    return f"{points}, p = {p:.2g}, {total} samples" + ("" if p < SIGNIFICANT else ", may be chance")
+    points = f"{100 * gain.value:+.2f}"
+    points = f"**{points}**" if p < SIGNIFICANT else points
+    return f"{points} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}), p = {p:.2g}, n = {total}"
+
+
+def _lines(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _how(evaluations: Sequence[Evaluation]) -> str:

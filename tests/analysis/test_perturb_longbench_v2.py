@@ -83,7 +83,8 @@ def test_table_7_from_the_command_to_the_report(model, data, tmp_path):
         "0 / 503",
     ]
     assert "| 0.00 (0.00–39.03) |" in report  # not 0 to 0, which a bootstrap would say
-    assert "Qwen3-8B w/o High-magnitude Activations against Qwen3-8B" in report
+    assert "Points more than Qwen3-8B on the same samples" in report
+    assert "| Qwen3-8B w/o High-magnitude Activations | -50.00 (" in report
     assert "| ours |" not in report.split("## Table 1")[1].split("## Table 2")[0]  # no row of the other tables
     assert "reasoning protocol, temperature 1, seed 0, transformers, λ = 0.3, --clamp sample; 6 samples" in report
 

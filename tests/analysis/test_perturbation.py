@@ -121,7 +121,7 @@ def test_vllm_gives_the_answers_of_transformers():
 
 def compare_engines() -> None:
     """In a process of its own: a vLLM engine keeps what it has until that ends."""
-    from longact_trl.analysis.perturb.answer_study import generate, start_vllm
+    from longact_trl.analysis.perturb.answer_study import generate, start_vllm, study_answers
     from longact_trl.analysis.perturb.calibration import calibrate
     from longact_trl.analysis.questions import FACTS, make_questions
     from longact_trl.models.reading import load_model, load_tokenizer
@@ -139,6 +139,11 @@ def compare_engines() -> None:
         assert answers[condition, True] == answers[condition, False], (condition, answers)
     assert answers["none", True] != answers["top", True] != answers["bottom", True]
     assert generate(llm, tokenizer, questions) == answers["none", True]
+    of_each = [
+        study_answers(engine, tokenizer, questions, calibration, 0.3, conditions=["none", "top"], clamp="sample")
+        for engine in (llm, model)
+    ]
+    assert of_each[0] == of_each[1]  # vLLM one question at a time, transformers in batches
     compiled = SimpleNamespace(llm_engine=SimpleNamespace(vllm_config=copy.deepcopy(llm.llm_engine.vllm_config)))
     compiled.llm_engine.vllm_config.model_config.enforce_eager = False
     with pytest.raises(ValueError, match="make the engine with `enforce_eager=True`"):

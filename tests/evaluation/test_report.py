@@ -103,6 +103,25 @@ def test_compensated_scores_are_the_official_ones(runs):
             assert 100 * ours[column.lower()].value == pytest.approx(official, abs=0.051)
 
 
+def test_the_report_says_which_differences_may_be_chance(runs):
+    evaluations = load_evaluations([folder for folder, _ in runs])
+    report = markdown(evaluations)
+    title = "Points more than Qwen3-8B-SFT w/ DAPO on the same samples; bold where p < 0.05, else it may be chance:"
+    plain, compensated = cells(report, title)[2:]  # Table 1's, the first
+    assert [plain[0], compensated[0]] == ["Qwen3-8B-SFT w/ LongAct", "Qwen3-8B-SFT w/ LongAct, compensated"]
+    for line, way in ((plain, False), (compensated, True)):
+        for cell, (gain, p, total) in zip(
+            line[1:], compare(paper_tables()[1], *evaluations, way).values(), strict=True
+        ):
+            bold = "**" if p < 0.05 else ""
+            assert cell.startswith(f"{bold}{100 * gain.value:+.2f}{bold} (") and cell.endswith(
+                f"p = {p:.2g}, n = {total}"
+            )
+    own = report.split("## RULER at 4096 tokens")[1]  # where a model goes by its label
+    at_4k = cells(own, title.replace("Qwen3-8B-SFT w/ DAPO", "qwen3_8b_dense"))[2]
+    assert at_4k[1].startswith("**+") and at_4k[1].endswith("n = 156")
+
+
 def test_what_makes_a_number_no_official_one_is_said(runs):
     report = markdown(load_evaluations([folder for folder, _ in runs]))
     line = next(line for line in report.splitlines() if line.startswith("- qwen3_8b_longact: "))
