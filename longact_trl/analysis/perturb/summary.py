@@ -150,7 +150,7 @@ def _first(mapping: dict) -> dict:
 
 
 def _correct(scores: Sequence[float | None]) -> str:
-    return f"{sum(score or 0.0 for score in scores):g} / {len(scores)}"
+    return f"{round(sum(score or 0.0 for score in scores), 1):g} / {len(scores)}"
 
 
 def _cut(text: str) -> str:
