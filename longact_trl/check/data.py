@@ -4,6 +4,7 @@ from ..data.length import apply_length_policy
 from ..data.rows import InvalidRow, check_golds
 from ..models.end_of_turn import check_end_of_turn, end_of_turn
 from ..training.preflight import check_dataset, reward_name
+from .golds import describe
 from .subject import Subject
 from .verdict import CannotCheck, Caution
 
@@ -49,20 +50,21 @@ def dataset(subject: Subject) -> str:
 
 
 def gold_answers(subject: Subject) -> str:
-    """Each gold answer scores 1 under its own reward."""
+    """Each gold answer scores 1 under its own reward; how it is compared, and what of that was guessed."""
     rows = subject.dataset
     if "answer" not in rows.column_names:
         raise CannotCheck("the dataset has no column `answer`")
     kinds = rows["answer_kind"] if "answer_kind" in rows.column_names else [None] * len(rows)
+    answers = [[golds] if isinstance(golds, str) else golds for golds in rows["answer"]]
     bad = []
-    for index, (golds, kind) in enumerate(zip(rows["answer"], kinds, strict=True)):
+    for index, (golds, kind) in enumerate(zip(answers, kinds, strict=True)):
         try:
-            check_golds([golds] if isinstance(golds, str) else golds, kind)
+            check_golds(golds, kind)
         except InvalidRow as reason:
             bad.append(f"row {index}: {reason}")
     if bad:
         raise ValueError(f"{len(bad)} of {len(rows)} rows could never earn the answer reward; {'; '.join(bad[:3])}")
-    return f"each of {len(rows):,} earns 1 under its own reward"
+    return describe(answers, list(kinds))
 
 
 def prompts(subject: Subject) -> str:
