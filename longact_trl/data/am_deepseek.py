@@ -36,7 +36,7 @@ def load_am_deepseek(
         source (`str`, *optional*):
             Hub id, a `.parquet` or `.jsonl` file in the same schema, or a folder of such files.
         split (`str`, *optional*, defaults to `"train"`):
-            Split of the Hub dataset.
+            Split of the Hub dataset or of the folder.
         data_files (`str` or `list[str]`, *optional*):
             Files to read instead of all, such as `"*if*"`: less to stream where a category has files of its own.
         category (`str`, *optional*, defaults to `"if"`):

@@ -36,7 +36,7 @@ def load_docqa(source: str = HUB_ID, split: str = "train", max_bad_share: float 
         source (`str`, *optional*):
             Hub id, a `.parquet` or `.jsonl` file in the same schema, or a folder of such files.
         split (`str`, *optional*, defaults to `"train"`):
-            `train` (1,591 rows) or `test` (2,006 rows).
+            `train` (1,591 rows) or `test` (2,006 rows), or a split of the folder.
         max_bad_share (`float`, *optional*, defaults to `0.01`):
             Share of bad rows above which the run stops.
 

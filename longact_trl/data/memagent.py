@@ -28,7 +28,7 @@ def load_memagent(
         source (`str`, *optional*):
             Hub id, a `.parquet` or `.jsonl` file in the same schema, or a folder of such files.
         split (`str`, *optional*, defaults to `"train"`):
-            `train` or `validation`.
+            `train` or `validation`, or a split of the folder.
         data_files (`str` or `list[str]`, *optional*):
             Files to read instead of the split's own.
         max_bad_share (`float`, *optional*, defaults to `0.01`):
