@@ -52,6 +52,7 @@ def find_files(source: str, split: str, data_files: str | list[str] | None = Non
         return [str(path)]
     if not path.is_dir() or is_saved(path):
         return None
+    path = path.resolve()  # as datasets names the files in it
     if data_files is not None:
         patterns = [data_files] if isinstance(data_files, str) else data_files
         return _of_one_kind(source, sorted(str(file) for pattern in patterns for file in path.glob(pattern)), patterns)
@@ -98,7 +99,7 @@ def _are_named(folder: Path, splits: dict[str, list[str]]) -> bool:
     return (
         bool(splits)
         and set(splits) != {"train"}
-        or any(_TRAIN.search(Path(file).relative_to(folder.resolve()).as_posix()) for file in splits.get("train", []))
+        or any(_TRAIN.search(Path(file).relative_to(folder).as_posix()) for file in splits.get("train", []))
         or (readme.is_file() and "data_files:" in readme.read_text(encoding="utf-8", errors="replace"))
     )
 

@@ -113,7 +113,9 @@ def test_files_without_a_split_are_one(tmp_path):
     for split in ("train", "test"):
         assert sorted(read_source(folder, split)["prompt"]) == ["a", "b"]
     nested = lay_out(tmp_path / "nested", {"x/math.jsonl": "a", "x/code.jsonl": "b"}, own)
-    assert sorted(read_source(nested, "train")["prompt"]) == ["a", "b"]
+    (tmp_path / "link").symlink_to(nested)
+    for source in (nested, str(tmp_path / "link")):
+        assert sorted(read_source(source, "train")["prompt"]) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
