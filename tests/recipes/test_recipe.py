@@ -1,5 +1,6 @@
 """The recipe as a user writes it, up to the first thing that needs a hub or a GPU."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,13 +11,15 @@ import pytest
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from helpers.paths import RECIPES, ROOT
+from helpers.models import make_tokenizer
+from helpers.paths import FIXTURES, RECIPES, ROOT
 from helpers.recipes import ALL, RUNS
 from longact_trl import LongActConfig
+from longact_trl.data.length import prompt_lengths
 from longact_trl.settings.recipe_yaml import parse_recipe, read_config
 from longact_trl.settings.starting_point import check_cold_start, missing_cold_start
 from longact_trl.training.cold_start import ColdStartArguments
-from longact_trl.training.recipe_parts import RecipeArguments
+from longact_trl.training.recipe_parts import RecipeArguments, load_prompts
 
 
 SFT = [p for p in RUNS if p.name.startswith("sft_")]
@@ -220,6 +223,21 @@ def test_a_cold_start_counts_once_it_has_come_to_its_end(tmp_path, monkeypatch, 
     (tmp_path / model / "config.json").touch()
     for there in (model, f"{model}/", "Qwen/Qwen3-8B", "runs/my_model", None):  # or no cold start of the recipes
         check_cold_start(there, RECIPES)
+
+
+@pytest.mark.parametrize("policy, fit", [("filter", True), ("truncate_middle", False)])
+def test_prompts_are_drawn_among_those_that_the_policy_keeps(tmp_path, policy, fit):
+    rows = [json.loads(line) for line in (FIXTURES / "memagent.jsonl").read_text().splitlines()[:6]]
+    for row, words in zip(rows, (1, 500, 1, 500, 1, 500), strict=True):
+        row["context"] = "word " * words
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = {"loader": "memagent", "source": str(tmp_path / "rows.jsonl"), "num_rows": 3, "max_bad_share": 0.5}
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"seed": 0, "sources": [source]}))
+    flags = ["--mixture", str(tmp_path / "mixture.yaml"), "--prompt_length_policy", policy]
+    script_args, args, _ = parse("--config", "quickstart.yaml", *flags)
+    tokenizer = make_tokenizer()
+    lengths = prompt_lengths(load_prompts(script_args, args, tokenizer, RECIPES, 400), tokenizer)
+    assert len(lengths) == 3 and (max(lengths) <= 400) == fit
 
 
 def test_trl_still_has_the_fields_that_the_recipes_set():
