@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from ._version import __version__
+from .analysis.options import check_options
+from .method.sparsity import check_sparsity_ratio
 from .settings.messages import usage_errors
-from .settings.paths import free_folder
+from .settings.paths import check_here, free_folder
 from .settings.quiet import quiet
 
 
@@ -87,12 +89,15 @@ def inspect(
     output: Annotated[Path | None, typer.Option(help="Default: runs/inspect/<model>.", show_default=False)] = None,
 ) -> None:
     """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
-    from .analysis.inspect.command import inspect_activations
-
     site = "rope" if after_rope else "norm" if after_norm else "projection"
     with usage_errors():
         if after_norm and after_rope:
             raise ValueError("Write --after-norm or --after-rope, not both.")
+        if text and benchmark:
+            raise ValueError("Write --text or --benchmark, not both.")
+        check_options(model, sparsity_ratio, projections, layers, [length], text or [])
+        from .analysis.inspect.command import inspect_activations
+
         inspect_activations(
             model,
             output or default_output("inspect", model),
@@ -138,9 +143,10 @@ def perturb(
     output: Annotated[Path | None, typer.Option(help="Default: runs/perturb/<model>.", show_default=False)] = None,
 ) -> None:
     """Clamp the top, bottom or random channels of each head, and see what is lost: accuracy, loss, repetition."""
-    from .analysis.perturb.command import perturb_channels
-
     with usage_errors():
+        check_options(model, sparsity_ratio, projections, None, [length, text_length], text or [])
+        from .analysis.perturb.command import perturb_channels
+
         perturb_channels(
             model,
             output or default_output("perturb", model),
@@ -179,9 +185,13 @@ def drift(
     output: Annotated[Path | None, typer.Option(help="Default: runs/drift/<trained>.", show_default=False)] = None,
 ) -> None:
     """Show which rows of W_Q and W_K training moved, against what its masks allowed. Exit code 3: against them."""
-    from .analysis.drift.command import compare_weights
-
     with usage_errors():
+        check_here("BASE", base)
+        check_here("TRAINED", trained)
+        if sparsity_ratio is not None:
+            check_sparsity_ratio(sparsity_ratio)
+        from .analysis.drift.command import compare_weights
+
         code = compare_weights(
             base,
             trained,

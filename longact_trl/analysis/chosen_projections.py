@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..method.projections import Projection, find_projections
-from ..pictures.heatmaps import KINDS, layer_of
+from ..pictures.heatmaps import layer_of
+from .options import check_kinds, parse_layers
 
 
 def choose_projections(model: nn.Module, kinds: Sequence[str], layers: str | None = None) -> list[Projection]:
@@ -26,19 +27,16 @@ def choose_projections(model: nn.Module, kinds: Sequence[str], layers: str | Non
     Raises:
         `ValueError`: For an unknown kind or layer.
     """
-    if not kinds or set(kinds) - set(KINDS):
-        raise ValueError(f"Unknown projections {','.join(kinds)!r}. Write some of q,k,v.")
+    check_kinds(kinds)
+    parts = parse_layers(layers)
     projections = find_projections(model, kinds)
-    if layers is None:
+    if parts is None:
         return projections
     known = list(dict.fromkeys(layer_of(p.name) for p in projections))
     chosen = set()
-    for part in layers.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"Cannot read layers {layers!r}. Write numbers and ranges, as in 0,5,10-12.")
-        numbers = [str(number) for number in range(int(first), int(last or first) + 1)]
+    for part, numbers_of in parts.items():
+        numbers = [str(number) for number in numbers_of]
         if not numbers or set(numbers) - set(known):
-            raise ValueError(f"No layer {part.strip()}: the model has layers {known[0]} to {known[-1]}.")
+            raise ValueError(f"No layer {part}: the model has layers {known[0]} to {known[-1]}.")
         chosen.update(numbers)
     return [p for p in projections if layer_of(p.name) in chosen]

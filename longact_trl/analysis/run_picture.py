@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers.trainer import TRAINER_STATE_NAME
 
 from ..evaluation.held_out import ALL
 from ..evaluation.statistics import Interval
 from ..pictures.axes import tidy
 from ..pictures.heatmaps import DPI, fill_heatmaps
-from ..training.checkpoints import newest_complete_checkpoint
+from ..training.checkpoints import TRAINER_STATE_NAME, newest_complete_checkpoint
 from ..training.mask_file import has_masks, load_masks
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ..data.tiny_tasks import generate_rows
 from ..models.reading import load_tokenizer
+from .options import parse_length
 from .questions import benchmark_texts, check_task
 
 
@@ -165,23 +166,3 @@ def file_texts(tokenizer: "PreTrainedTokenizerBase", files: Sequence[Path], num_
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> torch.Tensor:
     """Token ids of shape (S,), without the tokenizer's warning that a text is longer than the model's window."""
     return torch.tensor(tokenizer(text, verbose=False)["input_ids"])
-
-
-def parse_length(length: str) -> int:
-    """
-    A number of tokens as people write it.
-
-    Args:
-        length (`str`):
-            `"4096"`, `"4k"` (1k is 1,024).
-
-    Returns:
-        `int`
-
-    Raises:
-        `ValueError`: If it is none.
-    """
-    number = length.lower().removesuffix("k")
-    if not number.isdigit() or int(number) == 0:
-        raise ValueError(f"Cannot read a length from {length!r}. Write tokens: 4096, or 4k.")
-    return int(number) * (1024 if length.lower().endswith("k") else 1)

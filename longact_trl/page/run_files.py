@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pandas
 import torch
-from transformers.trainer import TRAINER_STATE_NAME
 
-from ..training.checkpoints import checkpoints
+from ..training.checkpoints import TRAINER_STATE_NAME, checkpoints
 from ..training.mask_file import has_masks, load_masks
 
 

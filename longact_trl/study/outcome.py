@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import NormalDist, mean, stdev
 
 import torch
-from transformers.trainer import TRAINER_STATE_NAME
 
 from ..evaluation.results import read_results
 from ..evaluation.statistics import Interval, sign_flip_p
-from ..training.checkpoints import newest_complete_checkpoint
+from ..training.checkpoints import TRAINER_STATE_NAME, newest_complete_checkpoint
 from .execution import is_finished
 from .study_file import Run, Study
 

@@ -70,3 +70,12 @@ def test_a_decoder_passes_on_what_it_does_not_know():
     finally:
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
     assert seen == [("x", (0, 0, 0, 0))] * 2
+
+
+def test_a_checkpoint_is_complete_with_the_file_that_trainer_writes_last():
+    """`training/checkpoints.py` names it without importing transformers."""
+    from transformers.trainer import TRAINER_STATE_NAME as theirs
+
+    from longact_trl.training.checkpoints import TRAINER_STATE_NAME as ours
+
+    assert ours == theirs

@@ -11,8 +11,9 @@ from rich.progress import track
 from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
 from ..chosen_projections import choose_projections
+from ..options import parse_length
 from ..questions import LONGBENCH_V2, Question, check_task, longbench_v2_questions, make_questions
-from ..texts import built_in_texts, file_texts, parse_length
+from ..texts import built_in_texts, file_texts
 from .answer_study import Answers, start_vllm, study_answers
 from .calibration import CLAMPS, CONDITIONS, calibrate
 from .loss_study import LossStudy, study_losses
@@ -48,11 +49,6 @@ def perturb_channels(
 ) -> None:
     """What the command does; its options are described in `longact perturb --help`."""
     console = Console()
-    skeleton = load_skeleton(model)
-    ratios = sorted({sparsity_ratio, *(DOSES if dose else ())})
-    for projection in choose_projections(skeleton, kinds.split(",")):
-        for ratio in ratios:
-            num_selected(ratio, projection.head_dim)
     if engine not in ("transformers", "vllm"):
         raise ValueError(f"Unknown engine {engine!r}. Write transformers or vllm.")
     if clamp not in CLAMPS:
@@ -65,6 +61,11 @@ def perturb_channels(
     for name, value in (("reasoning-tokens", reasoning_tokens), ("temperature", temperature or 0)):
         if value < 0:
             raise ValueError(f"--{name} must not be negative, got {value}.")
+    skeleton = load_skeleton(model)
+    ratios = sorted({sparsity_ratio, *(DOSES if dose else ())})
+    for projection in choose_projections(skeleton, kinds.split(",")):
+        for ratio in ratios:
+            num_selected(ratio, projection.head_dim)
     tokenizer = load_tokenizer(model)
     window = window_of(skeleton.config)
     if task == LONGBENCH_V2:
