@@ -1,26 +1,32 @@
 """The model behind an evaluation: lm-eval's vLLM or transformers backend, with or without a LoRA adapter."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from transformers import AutoConfig
+from accelerate import PartialState
 from transformers.utils import find_adapter_config_file
 
 from ..models.naming import naming
-from ..models.reading import window_of, yarn_reach
+from ..models.reading import load_config, window_of, yarn_reach
 from ..models.vllm_cpu import share_the_process, vllm_is_for_cpus
 from .benchmarks import BENCHMARKS
 from .config import EvaluationConfig
+from .yarn import stretched, write_copy
 
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
+READ_FILES = ("config.json", "generation_config.json", "adapter_config.json", "*.jinja", "tokenizer*", "*token*.json")
+READ_FILES += ("vocab*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "tekken.json")
+"""Of a model's folder, what says how text becomes tokens and back, and how the model is built and stops."""
+YARN_COPY = "model"
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`, from its own default up."""
 
@@ -34,35 +40,54 @@ class Model:
             The run.
 
     Raises:
-        `ValueError`: If there is no such model, or RULER is to be longer than its window.
+        `ValueError`: If there is no such model, its adapter is no LoRA, its configuration names no window, or a length
+        is beyond it.
     """
 
     def __init__(self, config: EvaluationConfig):
         self.name = config.model
         self.adapter, self.base, self.lora_rank = None, config.model, None
+        self.revisions: dict[str, str] = {}
         with naming(config.model):
-            if adapter_file := find_adapter_config_file(config.model):
-                adapter = json.loads(Path(adapter_file).read_text(encoding="utf-8"))
-                self.adapter, self.base, self.lora_rank = (
-                    config.model,
-                    adapter["base_model_name_or_path"],
-                    adapter["r"],
-                )
-            self.hf_config = AutoConfig.from_pretrained(self.base, trust_remote_code=False)  # None would ask
+            adapter_file = find_adapter_config_file(config.model)
+        if adapter_file:
+            adapter = read_adapter(Path(adapter_file))
+            # Of an adapter on the Hub, what was downloaded: it cannot move on under a run.
+            self.adapter = str(Path(adapter_file).parent) if not Path(config.model).is_dir() else config.model
+            self.base, self.lora_rank = adapter.base, adapter.rank
+            if self.adapter != config.model:
+                self.adapter = _snapshot(config.model, Path(adapter_file).parent.name)
+                self.revisions["adapter"] = Path(self.adapter).name
+        try:
+            self.hf_config = load_config(self.base)
+        except ValueError as error:
+            if not self.adapter:
+                raise
+            raise ValueError(f"The model beneath {config.model!r} (base_model_name_or_path): {error}") from error
+        if revision := getattr(self.hf_config, "_commit_hash", None):
+            self.revisions["model"] = revision
+        if config.yarn:
+            self.hf_config = stretched(self.hf_config, config.yarn)
         # An adapter may bring a tokenizer of its own, e.g. with another chat template.
         own = self.adapter and Path(self.adapter, "tokenizer_config.json").is_file()
         self.tokenizer = self.adapter if own else self.base
-        self.window = config.max_model_length or window_of(self.hf_config)
+        own_window = window_of(self.hf_config)
+        self.window = config.max_model_length or own_window
         if self.window is None:
             raise ValueError(f"The config.json of {self.base!r} names no window. Give `--max_model_length`.")
         self.dtype = config.dtype or str(getattr(self.hf_config, "dtype", None) or "auto").removeprefix("torch.")
         self.backend = choose_backend(config)
+        if self.backend == "vllm" and own_window and self.window > own_window:
+            raise ValueError(
+                f"max_model_length={self.window} is beyond the window of {self.name}, {own_window} tokens, and vLLM "
+                "goes no further: stretch it with `yarn`."
+            )
         lengths = {unit.length: BENCHMARKS[unit.benchmark].title for unit in config.units() if unit.length}
         if lengths and max(lengths) > self.window:
             fitting = sorted(length for length in lengths if length <= self.window)
             longest = max(lengths)
             reach = yarn_reach(self.hf_config) or 0
-            longer = "raise it in the config.json, with YaRN as the model's card says"
+            longer = "stretch it with `yarn`"
             if reach >= longest:
                 longer = f"write `max_position_embeddings: {reach}`, which its YaRN reaches, into its config.json"
             raise ValueError(
@@ -71,7 +96,22 @@ class Model:
             )
 
     @property
-    def files(self) -> list[list]:
+    def revision(self) -> str | None:
+        """Commit of the base model on the Hub; `None` for a local one."""
+        return self.revisions.get("model")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Content of the files of a local model and adapter that say how it reads and writes, by their name."""
+        found = {}
+        for kind, folder in (("model", self.base), ("adapter", self.adapter)):
+            files = {file for pattern in READ_FILES for file in Path(folder or "").glob(pattern)} if folder else ()
+            for file in sorted(files):
+                found[f"{kind} {file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        return found
+
+    @property
+    def weight_files(self) -> list[list]:
         """Name, size and time of the weight files of a local model: whether a folder still holds the same model."""
         folders = [Path(name) for name in (self.base, self.adapter) if name and Path(name).is_dir()]
         found = [file for folder in folders for pattern in WEIGHT_FILES for file in folder.glob(pattern)]
@@ -87,10 +127,18 @@ class Model:
 
         Returns:
             `lm_eval.api.model.LM`
+
+        Raises:
+            `ValueError`: If the model has no weights.
         """
         from lm_eval.api.registry import get_model
 
-        args = {"pretrained": self.base, "tokenizer": self.tokenizer, "dtype": self.dtype}
+        if Path(self.base).is_dir() and not any(file for p in WEIGHT_FILES for file in Path(self.base).glob(p)):
+            raise ValueError(f"{self.base!r} holds no weights ({', '.join(WEIGHT_FILES)}).")
+        base = self._copy_with_yarn(Path(config.output_dir)) if config.yarn else self.base
+        args = {"pretrained": base, "tokenizer": self.tokenizer, "dtype": self.dtype}
+        if base == self.base and self.revision:
+            args["revision"] = self.revision
         args |= config.model_args or {}
         if self.backend == "vllm":
             # The engine shares this process on CPUs, where two would fight over the cores.
@@ -106,6 +154,58 @@ class Model:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return get_model("hf")(**args, max_length=self.window, batch_size=config.batch_size, device=device)
+
+    def _copy_with_yarn(self, output_dir: Path) -> str:
+        source = self.base if Path(self.base).is_dir() else _snapshot(self.base, self.revision)
+        folder, state = output_dir / YARN_COPY, PartialState()
+        if state.is_main_process:
+            write_copy(Path(source), self.hf_config, folder)
+        state.wait_for_everyone()
+        return str(folder)
+
+
+class Adapter(NamedTuple):
+    """What an adapter_config.json says: the model beneath, and the highest rank of its LoRA matrices."""
+
+    base: str
+    rank: int
+
+
+def read_adapter(file: Path) -> Adapter:
+    """
+    Read an adapter_config.json.
+
+    Args:
+        file (`Path`):
+            The file.
+
+    Returns:
+        `Adapter`
+
+    Raises:
+        `ValueError`: If it cannot be read, or the adapter is no LoRA; names the file.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as JSON ({error}): was it cut off?") from error
+    kind = content.get("peft_type") if isinstance(content, dict) else None
+    if kind != "LORA":
+        raise ValueError(f"{file}: peft_type={kind!r}, but only LORA is evaluated. Merge the adapter into its model.")
+    base, rank = content.get("base_model_name_or_path"), content.get("r")
+    if not isinstance(base, str) or not base:
+        raise ValueError(f"{file}: base_model_name_or_path={base!r} must name the model that the adapter is for.")
+    ranks = [rank, *(content.get("rank_pattern") or {}).values()]
+    if not all(isinstance(rank, int) and 0 < rank <= VLLM_LORA_RANKS[-1] for rank in ranks):
+        raise ValueError(f"{file}: r={rank!r} and rank_pattern must be ranks from 1 to {VLLM_LORA_RANKS[-1]}.")
+    return Adapter(base, max(ranks))
+
+
+def _snapshot(model: str, revision: str | None) -> str:
+    from huggingface_hub import snapshot_download
+
+    with naming(model):
+        return snapshot_download(model, revision=revision)
 
 
 def choose_backend(config: EvaluationConfig) -> str:

@@ -1,17 +1,45 @@
-"""The rows of a benchmark's published files, as they are or with a message that says what is wrong with them."""
+"""The rows of a benchmark's published files: read, checked one by one, and named by what they hold."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
 from ..data.source import read_source
+from ..rewards.answers import short_repr
+
+
+class Kind(NamedTuple):
+    """What a field must hold, as a test and in words."""
+
+    holds: Callable[[object], bool]
+    words: str
+
+
+def one_of(*values: str) -> Kind:
+    """One of these words."""
+    return Kind(lambda value: value in values, f"one of {', '.join(values)}")
+
+
+TEXT = Kind(lambda value: isinstance(value, str), "text")
+TEXTS = Kind(lambda value: bool(value) and isinstance(value, list) and all(map(TEXT.holds, value)), "a list of texts")
+TEXT_OR_TEXTS = Kind(lambda value: TEXT.holds(value) or TEXTS.holds(value), "text or a list of texts")
+NAME = Kind(lambda value: isinstance(value, str | int), "a name or a number")
 
 
 def read_rows(
-    setting: str, source: str, file: str, num_samples: int | None, fields: Sequence[str], one_file: bool = True
-) -> Dataset:
+    setting: str,
+    source: str,
+    file: str,
+    num_samples: int | None,
+    fields: Mapping[str, Kind],
+    one_file: bool = True,
+    check: Callable[[Mapping], object] | None = None,
+) -> Iterator[dict]:
     """
     Rows of a file of a Hub dataset, of a local file, or of that file in a local folder.
 
@@ -24,28 +52,67 @@ def read_rows(
             Name of the file.
         num_samples (`int`, *optional*):
             Take the first ones; `None` takes all.
-        fields (`Sequence[str]`):
-            What each row must have.
+        fields (`Mapping[str, Kind]`):
+            What each row must hold.
         one_file (`bool`, *optional*, defaults to `True`):
             Whether other files beside this one belong to other tasks, so that none may stand in for it.
+        check (`Callable[[Mapping], object]`, *optional*):
+            Raises a `ValueError` for a row whose fields do not go together.
+
+    Returns:
+        `Iterator[dict]`: One row after the other, each checked when it is its turn.
 
     Raises:
-        `ValueError`: If the source cannot be read, or its rows are something else.
+        `ValueError`: If the source cannot be read, or a row is something else; names file, row and field.
     """
+    rows = _open(setting, source, file, one_file)
+    if missing := [name for name in fields if name not in rows.column_names]:
+        raise ValueError(
+            f"{setting}: the rows of {source!r} have no {', '.join(missing)}: is it the benchmark's {file}?"
+        )
+    if not len(rows):
+        raise ValueError(f"{setting}: {source!r} has no rows: is it the benchmark's {file}?")
+    for position in range(len(rows) if num_samples is None else min(num_samples, len(rows))):
+        row = rows[position]
+        where = f"{setting}: row {position} of {file} in {source!r}"
+        for name, kind in fields.items():
+            if not kind.holds(row[name]):
+                raise ValueError(f"{where}: `{name}` must be {kind.words}, but is {short_repr(row[name])}.")
+        try:
+            if check:
+                check(row)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}.") from error
+        yield row
+
+
+def content_of(items: Iterable[object]) -> str:
+    """
+    A name for what is read, wherever it lies: one changed letter gives another.
+
+    Args:
+        items (`Iterable`):
+            Rows, texts or other things that JSON can hold.
+
+    Returns:
+        `str`: Digits of a SHA-256.
+    """
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _open(setting: str, source: str, file: str, one_file: bool) -> Dataset:
     path = Path(source).expanduser()
     if (path / file).is_file():
         path = path / file
     elif path.exists() and path.name != file and (one_file or not (path.is_file() or any(path.rglob("*.parquet")))):
         raise ValueError(f"{setting}: {source!r} is no folder with {file}.")
     try:
-        rows = read_source(str(path) if path.exists() else source, "train", None if path.exists() else file)
+        return read_source(str(path) if path.exists() else source, "train", None if path.exists() else file)
     except (OSError, ValueError, DatasetsError) as error:
         raise ValueError(
             f"{setting}: {source!r} can neither be read here nor reached on the Hub. Download {file} from the Hub "
             f"where there is a network, and give its folder as `{setting}`. ({error})"
         ) from error
-    if missing := [name for name in fields if name not in rows.column_names]:
-        raise ValueError(
-            f"{setting}: the rows of {source!r} have no {', '.join(missing)}: is it the benchmark's {file}?"
-        )
-    return rows if num_samples is None else rows.select(range(min(num_samples, len(rows))))

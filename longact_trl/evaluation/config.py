@@ -10,6 +10,7 @@ from .benchmarks.infinitebench import HUB_DATASET as INFINITEBENCH
 from .benchmarks.longbench_v2 import HUB_DATASET as LONGBENCH_V2
 from .prompter import PROTOCOLS, REASONING_TOKENS
 from .ruler import Sources
+from .yarn import check_yarn
 
 
 BACKENDS = ("auto", "vllm", "transformers")
@@ -50,6 +51,9 @@ class EvaluationConfig:
             Type of the weights; default that of the checkpoint.
         max_model_length (`int`, *optional*):
             Window that prompt and completion share; default what the model's config.json says.
+        yarn (`dict`, *optional*):
+            Stretch the model's window for the evaluation: `{factor: 4.0, original_max_position_embeddings: 32768}`
+            gives 131,072 tokens. A copy of its config.json in the output folder says so, the model stays as it is.
         model_args (`dict`, *optional*, defaults to `{}`):
             More arguments for lm-eval's model, e.g. `gpu_memory_utilization`, `tensor_parallel_size` or
             `data_parallel_size` of vLLM.
@@ -128,6 +132,14 @@ class EvaluationConfig:
         default=None,
         metadata={"help": "Window that prompt and completion share; default what the model's config.json says."},
     )
+    yarn: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Stretch the model's window for the evaluation: `{factor: 4.0, original_max_position_embeddings: "
+            "32768}` gives 131,072 tokens. A copy of its config.json in the output folder says so, the model stays as "
+            "it is."
+        },
+    )
     model_args: dict | str | None = field(
         default_factory=dict,
         metadata={
@@ -171,7 +183,7 @@ class EvaluationConfig:
     )
 
     def __post_init__(self):
-        for name in ("model_args", "ruler_sources"):  # the command line gives text
+        for name in ("yarn", "model_args", "ruler_sources"):  # the command line gives text
             if isinstance(text := getattr(self, name), str):
                 try:
                     setattr(self, name, json.loads(text))
@@ -185,6 +197,7 @@ class EvaluationConfig:
             if name in RENAMED:
                 raise ValueError(f"benchmarks: {name!r} is now called {RENAMED[name]!r}: write that.")
         _check_among("benchmarks", self.benchmarks, BENCHMARKS)
+        check_yarn(self.yarn)
         _check_among("ruler_sources", self.ruler_sources or (), Sources.__dataclass_fields__)
         _check_among("tasks", self.tasks or (), [task for known in BENCHMARKS.values() for task in known.tasks])
         _check_among("protocol", [self.protocol], PROTOCOLS)

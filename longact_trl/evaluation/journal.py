@@ -156,6 +156,7 @@ def _read_lines(paths) -> Iterator[tuple[str, str]]:
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:  # cut off by a crash
+                key, response = entry["key"], entry["response"]
+            except (ValueError, TypeError, KeyError):  # cut off by a crash, or written over
                 continue
-            yield entry["key"], entry["response"]
+            yield key, response

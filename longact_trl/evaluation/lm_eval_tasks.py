@@ -1,6 +1,7 @@
 """What lm-eval calls for the tasks in `tasks/`: rows made for a model, scores of its responses, their mean."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from datasets import Dataset
 
@@ -9,7 +10,7 @@ from .final_answer import judge
 from .prompter import prompter_from_metadata
 
 
-def rows(benchmark: str, task: str, **metadata) -> dict[str, Dataset]:
+def rows(benchmark: str, task: str, first_only: bool = False, **metadata) -> dict[str, Dataset]:
     """
     The rows of one task, ready to be read: `custom_dataset` of lm-eval.
 
@@ -18,6 +19,8 @@ def rows(benchmark: str, task: str, **metadata) -> dict[str, Dataset]:
             Name of a benchmark.
         task (`str`):
             One of its tasks.
+        first_only (`bool`, *optional*, defaults to `False`):
+            Whether to make one row only, to see whether that is possible.
         **metadata:
             Which model and protocol (see [`~prompter.prompter_from_metadata`]), and what the benchmark's `rows` takes.
 
@@ -29,8 +32,8 @@ def rows(benchmark: str, task: str, **metadata) -> dict[str, Dataset]:
     """
     prompter = prompter_from_metadata(**metadata)
     common = {"benchmark": benchmark, "task": task, "reasoning": prompter.reasoning}
-    made = [common | row for row in BENCHMARKS[benchmark].rows(prompter, task, **metadata)]
-    return {"test": Dataset.from_list(made)}
+    made = islice(BENCHMARKS[benchmark].rows(prompter, task, **metadata), 1 if first_only else None)
+    return {"test": Dataset.from_list([common | row for row in made])}
 
 
 def process_results(doc: Mapping, results: Sequence[str]) -> dict[str, float | None]:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2.exceptions import TemplateError
 
 from .protocols.truncation import keep_ends, truncate_prompt
+from .template_day import TEMPLATE_OPTIONS
 
 
 if TYPE_CHECKING:  # what a configuration may say is known before transformers is loaded
@@ -76,6 +78,7 @@ class Prompter:
             return text
         messages = [{"role": "user", "content": text}]
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": self.reasoning}
+        options |= TEMPLATE_OPTIONS
         if system:
             try:
                 with_system = [{"role": "system", "content": system}, *messages]
@@ -145,6 +148,7 @@ def prompter_from_metadata(
     protocol: str = "official",
     reasoning_tokens: int = REASONING_TOKENS,
     max_model_length: int | None = None,
+    revision: str | None = None,
     **_: object,
 ) -> Prompter:
     """
@@ -159,22 +163,37 @@ def prompter_from_metadata(
             Default: whether the tokenizer has a chat template.
         protocol, reasoning_tokens, max_model_length:
             See [`Prompter`].
+        revision (`str`, *optional*):
+            Commit of the tokenizer on the Hub.
 
     Returns:
         `Prompter`
 
     Raises:
-        `ValueError`: If neither names a tokenizer.
+        `ValueError`: If neither names a tokenizer, or there is none of that name.
     """
     if not (tokenizer or pretrained):
         raise ValueError('The task needs the model\'s tokenizer: give --metadata \'{"tokenizer": "MODEL"}\'.')
-    loaded = _load_tokenizer(tokenizer or pretrained)
+    name = tokenizer or pretrained
+    loaded = _load_tokenizer(name, revision, _files_of(name))
     chat = loaded.chat_template is not None if chat is None else chat
     return Prompter(loaded, chat, protocol, reasoning_tokens, max_model_length)
 
 
+def _files_of(folder: str) -> tuple:
+    """What tells whether the files of a local tokenizer are still the same."""
+    files = sorted(Path(folder).glob("*.*")) if Path(folder).is_dir() else []
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
 @cache
-def _load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+def _load_tokenizer(name: str, revision: str | None, files: tuple) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    from ..models.naming import naming
+
+    try:
+        with naming(name):
+            return AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+    except Exception as error:  # of the tokenizers library, plain ones that name no file
+        raise ValueError(f"The tokenizer of {name!r} cannot be loaded: {type(error).__name__}: {error}") from error

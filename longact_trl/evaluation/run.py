@@ -1,8 +1,6 @@
 """A run: every unit once, through lm-eval, and what is left behind."""
 
-import json
 import logging
-import reprlib
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,10 +11,12 @@ from accelerate.utils import broadcast_object_list
 from ..rewards.tags import THINK
 from .backends import Model
 from .benchmarks import BENCHMARKS, Unit
+from .claims import UnitClaims, claim_of, claim_run
 from .config import EvaluationConfig
 from .final_answer import final_answer, judge
 from .journal import JournaledLM, replicas
 from .results import FORMAT, RESULTS, SAMPLES, read_samples, scores_of, summary_of, versions, write_json, write_samples
+from .template_day import DAY
 
 
 if TYPE_CHECKING:
@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TASKS = Path(__file__).with_name("tasks")
-JOURNALS, SETTINGS = "requests", "run.json"
+JOURNALS = "requests"
 # Of a row, what a sample keeps; prompts stay out, they can be made again and take gigabytes.
 KEPT = ("task", "position", "sample_id", "gold", "prompt_tokens", "truncated")
 KEPT += ("difficulty", "length", "domain", "haystack")
-# What may differ when a run is continued. Of these, only `batch_size` changes what is sampled, and nothing greedy.
-FREE = ("label", "output_dir", "strict", "batch_size")
 
 
 def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
@@ -53,19 +51,15 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     """
     state = replicas()
     model, folder, start = Model(config), Path(config.output_dir), time.time()
-    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    follows = {}
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # hints for its own command line
-    for unit in config.units():  # missing data, a length that fits no sample: found now, not after an hour
-        benchmark = BENCHMARKS[unit.benchmark]
-        # Of prompts that are not made to fit, `strict` has to see all.
-        few = config if config.strict and not benchmark.fills_length else replace(config, num_samples=1)
-        task = load_task(replace(unit, task=benchmark.first_turns.get(unit.task, unit.task)), few, model)
-        follows[unit.benchmark] = task.VERSION
-        if config.strict:
-            _count_truncated(unit, task, strict=True)
+    follows, claims = look_ahead(config, model)
     if state.is_main_process:
-        _claim(folder, settings | {"backend": model.backend, "dtype": model.dtype, "files": model.files})
+        claim_run(folder, config, model)
+    kept = UnitClaims(folder)
+    finished = []
+    if state.is_main_process:
+        finished = [unit.name for unit in config.units() if _is_finished(unit, folder, kept, claims[unit.name])]
+    [finished] = broadcast_object_list([finished])
     lm = lm or model.load(config)
     results = {
         "format": FORMAT,
@@ -73,8 +67,10 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         "label": config.label,
         "model": config.model,
         "base_model": model.base if model.adapter else None,
-        "revision": getattr(model.hf_config, "_commit_hash", None),
-        "weight_files": model.files,
+        "revision": model.revision,
+        "revisions": model.revisions,
+        "model_files": model.files,
+        "weight_files": model.weight_files,
         "protocol": config.protocol,
         "temperature": config.temperature,
         "seed": config.seed,
@@ -82,6 +78,8 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         "dtype": model.dtype,
         "replicas": state.num_processes,
         "max_model_length": model.window,
+        "yarn": config.yarn,
+        "template_day": str(DAY),
         "follows": follows,
         "config": asdict(config),
         "versions": versions(),
@@ -90,16 +88,57 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     }
     samples: dict[str, list[dict]] = {}
     for unit in config.units():
-        rows = run_unit(unit, config, model, lm)
+        file = folder / SAMPLES / f"{unit.name}.jsonl"
+        rows = read_samples(file) if unit.name in finished else run_unit(unit, config, model, lm)
         if not state.is_main_process:
             continue
+        if unit.name not in finished:
+            write_samples(file, rows)
+            kept.keep(unit, claims[unit.name])
         samples[unit.name] = rows
-        results["units"].append({"name": unit.name, **asdict(unit), **summary_of(rows)})
+        content = {"content": claims[unit.name]["content"]}
+        results["units"].append({"name": unit.name, **asdict(unit), **summary_of(rows), **content})
         results["scores"] = scores_of(results["units"], samples)
         results["seconds"] = round(time.time() - start, 1)
         results["complete"] = len(samples) == len(config.units())
         write_json(folder / RESULTS, results)
     return results if state.is_main_process else None
+
+
+def look_ahead(config: EvaluationConfig, model: Model) -> tuple[dict[str, str], dict[str, dict]]:
+    """
+    Read and check the data of all units and make the first prompt of each: what is wrong is found now, not after an
+    hour.
+
+    Args:
+        config (`EvaluationConfig`):
+            The run.
+        model (`Model`):
+            Its model.
+
+    Returns:
+        `tuple[dict[str, str], dict[str, dict]]`: Benchmark to what it follows, and name of a unit to its claim.
+
+    Raises:
+        `ValueError`: If data are missing or wrong, a length fits no sample, or with `strict` a prompt is too long.
+    """
+    follows, claims, of_task = {}, {}, {}
+    for unit in config.units():
+        benchmark, key = BENCHMARKS[unit.benchmark], (unit.benchmark, unit.task)
+        of_task[key] = of_task.get(key) or claim_of(*key, config)  # the same at all lengths
+        claims[unit.name] = of_task[key]
+        # Of prompts that are not made to fit, `strict` has to see all.
+        see_all = config.strict and not benchmark.fills_length
+        first_turn = replace(unit, task=benchmark.first_turns.get(unit.task, unit.task))
+        task = load_task(first_turn, config, model, first_only=not see_all)
+        follows[unit.benchmark] = task.VERSION
+        if config.strict:
+            _count_truncated(unit, task, strict=True)
+    return follows, claims
+
+
+def _is_finished(unit: Unit, folder: Path, kept: UnitClaims, claim: dict) -> bool:
+    return (folder / SAMPLES / f"{unit.name}.jsonl").is_file() and kept.holds(unit, claim)
 
 
 def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> list[dict]:
@@ -116,9 +155,6 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
         `list[dict]`: Samples with `score`, `prediction`, `response` and `unfinished`, in the order of the rows; empty
         in other processes than the first.
     """
-    finished = Path(config.output_dir, SAMPLES, f"{unit.name}.jsonl")
-    if finished.is_file():
-        return read_samples(finished)
     # By position, since ids need not be unique.
     reasoning: dict[int, str] = {}
     answered, truncated, unfinished = [], set(), set()
@@ -145,8 +181,6 @@ def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> li
             rows[-1] |= {"unfinished": True, "score": 0.0}
         if position in reasoning:
             rows[-1]["reasoning"] = reasoning[position]
-    if replicas().is_main_process:
-        write_samples(finished, rows)
     return rows
 
 
@@ -193,6 +227,7 @@ def load_task(unit: Unit, config: EvaluationConfig, model: Model, **metadata) ->
         "tokenizer": model.tokenizer,
         "max_model_length": model.window,
         "max_seq_length": unit.length,
+        "revision": model.revision if model.tokenizer == model.base else None,
     }
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
     return manager.load([unit.lm_eval_task])["tasks"][unit.lm_eval_task]
@@ -212,19 +247,3 @@ def _count_truncated(unit: Unit, task: "Task", strict: bool) -> None:
 
 def _without_thinking(doc: dict, response: str) -> str:
     return final_answer(response, doc["prompt"].rstrip().endswith(THINK)).text if doc["reasoning"] else response
-
-
-def _claim(folder: Path, settings: dict) -> None:
-    """Make sure that what lies in the output folder was made with the same settings."""
-    file = folder / SETTINGS
-    settings = json.loads(json.dumps(settings))
-    if not file.is_file():
-        write_json(file, settings)
-        return
-    there = json.loads(file.read_text(encoding="utf-8"))
-    differ = sorted(name for name in settings if settings[name] != there.get(name))
-    if differ:
-        pairs = (f"{name}: {reprlib.repr(there.get(name))}, now {reprlib.repr(settings[name])}" for name in differ)
-        raise ValueError(
-            f"{folder} holds a run with other settings ({'; '.join(pairs)}): give another `--output_dir`."
-        )

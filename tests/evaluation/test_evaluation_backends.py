@@ -49,7 +49,7 @@ def test_the_window_is_what_the_config_says_and_yarn_is_told_how_to_reach_furthe
     Qwen3Config(max_position_embeddings=131072, rope_parameters=yarn).save_pretrained(tmp_path)
     assert Model(config_of(str(tmp_path), **ruler)).window == 131072
     Qwen3Config(max_position_embeddings=40960).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="or raise it in the config.json"):
+    with pytest.raises(ValueError, match="or stretch it with `yarn`"):
         Model(config_of(str(tmp_path), **ruler))
 
 
@@ -62,10 +62,10 @@ def test_a_model_without_a_window_needs_one(tmp_path):
 
 def test_files_tell_whether_a_folder_still_holds_the_same_model(tiny_model, tmp_path):
     make_model(seed=1).save_pretrained(tmp_path)
-    before = Model(config_of(str(tmp_path))).files
+    before = Model(config_of(str(tmp_path))).weight_files
     assert [name.endswith("model.safetensors") for name, _, _ in before] == [True]
     make_model(seed=2).save_pretrained(tmp_path)
-    assert Model(config_of(str(tmp_path))).files != before
+    assert Model(config_of(str(tmp_path))).weight_files != before
 
 
 def test_which_backend(tiny_model, monkeypatch):

@@ -63,7 +63,10 @@ def test_another_tasks_file_is_never_read_in_the_place_of_a_missing_one(config, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"_id": "a", "question": "?"}]', "have no domain, difficulty, length, context, answer, choice_A"),
+        (
+            '[{"_id": "a", "question": "?"}]',
+            "have no context, choice_A, choice_B, choice_C, choice_D, answer, difficulty",
+        ),
         ("no json", "can neither be read here"),
     ],
 )

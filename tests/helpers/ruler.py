@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from longact_trl.evaluation.ruler import TASKS, Sources, make_samples, render, score
-from longact_trl.evaluation.ruler.sources import load_hotpotqa, load_squad, split_sentences
+from longact_trl.evaluation.ruler.sources import split_sentences
 from longact_trl.evaluation.ruler.stand_in_prose import essay_sentences
 from longact_trl.evaluation.ruler.words import all_words
 
@@ -165,7 +165,7 @@ def check_qa(row: dict) -> None:
     texts = [d.split(":\n", 1)[1] for d in documents]
     assert len(set(texts)) == len(texts)  # the stand-ins are long enough not to repeat
     question = row["input"].rsplit("Question: ", 1)[1]
-    corpus = (load_squad if row["task"] == "qa_1" else load_hotpotqa)("stand-in")
+    corpus = Sources.stand_ins().load("squad" if row["task"] == "qa_1" else "hotpotqa")
     entry = corpus.questions[row["index"]]
     assert entry.query == question and entry.outputs == row["outputs"]
     # A short sample has what it needs at least; others also have all that RULER takes first.

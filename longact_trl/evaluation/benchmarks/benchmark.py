@@ -1,12 +1,8 @@
 """What a benchmark is: one object with all that a run, its results and the report ask of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
-
-
-if TYPE_CHECKING:
-    from ..prompter import Prompter
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -139,9 +135,12 @@ class Benchmark:
             Type of its numbers in a model card: `accuracy` or `score`.
         units (`Callable[..., list[Unit]]`):
             From the fields of an `EvaluationConfig` to what is evaluated one after another.
-        rows (`Callable[..., list[dict]]`):
+        rows (`Callable[..., Iterator[dict]]`):
             From a [`~prompter.Prompter`], a task and the fields of an `EvaluationConfig` to the rows of one task: see
             [`~lm_eval_tasks.rows`].
+        content (`Callable[..., str]`):
+            From a task and the fields of an `EvaluationConfig` to a name for the data that its rows are made of, which
+            changes when they do. Reads and checks all of them.
         score (`Callable[[Mapping, Answer], Verdict]`):
             The official rule for one row and the answer to it.
         breakdown (`Callable[[Sequence[Mapping], Mapping], dict]`):
@@ -162,7 +161,8 @@ class Benchmark:
     dataset: str
     metric: str
     units: Callable[..., list[Unit]]
-    rows: "Callable[[Prompter, str], list[dict]]"
+    rows: Callable[..., Iterator[dict]]
+    content: Callable[..., str]
     score: Callable[[Mapping, Answer], Verdict]
     breakdown: Callable[[Sequence[Mapping], Mapping[str, Sequence[Mapping]]], dict]
     columns: Callable[[Sequence[int]], dict[str, Column]]

@@ -1,6 +1,6 @@
 """InfiniteBench: six of its tasks (Table 3 of the paper)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...rewards.answers import read_choice
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 HUB_DATASET = "xinrongzhang2022/InfiniteBench"
 GENERATED = "generated"
 AVERAGE = "average"
-FIELDS = ("id", "context", "input", "answer")
 
 
 def units(tasks: Sequence[str] | None = None, **_: object) -> list[Unit]:
@@ -30,7 +29,7 @@ def rows(
     infinitebench_data: str = HUB_DATASET,
     num_samples: int | None = None,
     **_: object,
-) -> list[dict]:
+) -> Iterator[dict]:
     """
     One of its tasks: gpt4's templates and truncation with a chat template, yarn-mistral's without.
 
@@ -46,10 +45,8 @@ def rows(
             Take the first ones; `None` takes all.
 
     Raises:
-        `ValueError`: If the data cannot be read, or the task cannot be generated.
+        `ValueError`: If the data cannot be read, a row cannot be used, or the task cannot be generated.
     """
-    from ..benchmark_files import read_rows
-
     budget = prompter.budget(official.MAX_NEW_TOKENS[task])
     templates = "gpt4" if prompter.chat else "yarn-mistral"
     cut = {
@@ -59,18 +56,35 @@ def rows(
         "always_decode": not prompter.chat,  # tiktoken, which the gpt4 script uses, gives the same text back
     }
     generated = infinitebench_data == GENERATED
-    if generated:
-        items = infinitebench_generated.make_samples(task)[:num_samples]
-    else:
-        fields = (*FIELDS, *(["options"] if task == "longbook_choice_eng" else []))
-        items = read_rows("infinitebench_data", infinitebench_data, f"{task}.jsonl", num_samples, fields)
-    made = []
-    for position, item in enumerate(items):
+    for position, item in enumerate(_items(task, infinitebench_data, num_samples)):
         gold = official.get_answer(item, task)
         row = {"position": position, "sample_id": str(item["id"]), "gold": gold, "max_new_tokens": budget}
         row |= {"haystack": "noise (stand-in for the published rows)"} if generated else {}
-        made.append(row | prompter.fit(official.build_prompt(item, task, templates), budget=budget, **cut))
-    return made
+        yield row | prompter.fit(official.build_prompt(item, task, templates), budget=budget, **cut)
+
+
+def content(task: str, infinitebench_data: str = HUB_DATASET, num_samples: int | None = None, **_: object) -> str:
+    """Names the rows that are asked."""
+    from ..benchmark_files import content_of
+
+    return content_of(_items(task, infinitebench_data, num_samples))
+
+
+def _items(task: str, source: str, num_samples: int | None) -> Iterable[dict]:
+    if source == GENERATED:
+        return infinitebench_generated.make_samples(task)[:num_samples]
+    from ..benchmark_files import NAME, TEXT, TEXT_OR_TEXTS, TEXTS, read_rows
+
+    fields = {"id": NAME, "context": TEXT, "input": TEXT, "answer": TEXT_OR_TEXTS}
+    fields |= {"options": TEXTS} if task == "longbook_choice_eng" else {}
+
+    def check(item: Mapping) -> None:
+        official.get_answer(item, task)
+        if len(item["options"]) < len(official.LETTERS):
+            raise ValueError(f"options={item['options']} are fewer than {len(official.LETTERS)}")
+
+    of_choice = check if task == "longbook_choice_eng" else None
+    return read_rows("infinitebench_data", source, f"{task}.jsonl", num_samples, fields, check=of_choice)
 
 
 def score(row: Mapping, answer: Answer) -> Verdict:
@@ -103,6 +117,7 @@ BENCHMARK = Benchmark(
     metric="score",
     units=units,
     rows=rows,
+    content=content,
     score=score,
     breakdown=breakdown,
     columns=columns,

@@ -1,6 +1,6 @@
 """LongBench v2: 503 questions on long texts, four choices each (Table 1 of the paper)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...rewards.answers import read_choice
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 HUB_DATASET = "THUDM/LongBench-v2"
 FILE = "data.json"
-FIELDS = ("_id", "domain", "difficulty", "length", "context", "question", "answer")
-FIELDS += tuple(f"choice_{letter}" for letter in "ABCD")
+DIFFICULTIES, LENGTHS = ("easy", "hard"), ("short", "medium", "long")
 FIRST_TURN = {"cot_answer": "cot"}
 
 
@@ -30,7 +29,7 @@ def rows(
     num_samples: int | None = None,
     first_responses: Mapping[int, str] | None = None,
     **_: object,
-) -> list[dict]:
+) -> Iterator[dict]:
     """
     One turn of its questions.
 
@@ -48,24 +47,35 @@ def rows(
             officially.
 
     Raises:
-        `ValueError`: If the data cannot be read.
+        `ValueError`: If the data cannot be read, or a row cannot be used.
     """
-    from ..benchmark_files import read_rows
-
     budget = prompter.budget(official.MAX_NEW_TOKENS["cot" if task == "cot" else "answer"])
-    made = []
-    items = read_rows("longbench_v2_data", longbench_v2_data, FILE, num_samples, FIELDS, one_file=False)
-    for position, item in enumerate(items):
+    for position, item in enumerate(_items(longbench_v2_data, num_samples)):
         if task == "cot_answer":
             if position not in first_responses:
                 continue
             text = official.build_answer_prompt(item, first_responses[position])
         else:
             text = official.build_prompt(item, cot=task == "cot")
-        row = {"position": position, "sample_id": item["_id"], "gold": [item["answer"]], "max_new_tokens": budget}
+        row = {"position": position, "sample_id": str(item["_id"]), "gold": [item["answer"]], "max_new_tokens": budget}
         row |= {name: item[name] for name in ("difficulty", "length", "domain")}
-        made.append(row | prompter.fit(text, official.MAX_PROMPT_TOKENS, budget))
-    return made
+        yield row | prompter.fit(text, official.MAX_PROMPT_TOKENS, budget)
+
+
+def content(task: str, longbench_v2_data: str = HUB_DATASET, num_samples: int | None = None, **_: object) -> str:
+    """Names the rows that are asked."""
+    from ..benchmark_files import content_of
+
+    return content_of(_items(longbench_v2_data, num_samples))
+
+
+def _items(source: str, num_samples: int | None) -> Iterator[dict]:
+    from ..benchmark_files import NAME, TEXT, one_of, read_rows
+
+    fields = {"_id": NAME, "context": TEXT, "question": TEXT} | {f"choice_{letter}": TEXT for letter in "ABCD"}
+    fields |= {"answer": one_of(*"ABCD"), "difficulty": one_of(*DIFFICULTIES), "length": one_of(*LENGTHS)}
+    fields |= {"domain": TEXT}
+    return read_rows("longbench_v2_data", source, FILE, num_samples, fields, one_file=False)
 
 
 def score(row: Mapping, answer: Answer) -> Verdict:
@@ -77,19 +87,20 @@ def score(row: Mapping, answer: Answer) -> Verdict:
 
 
 def breakdown(units: Sequence[Mapping], samples: Mapping[str, Sequence[Mapping]]) -> dict:
-    """The official table."""
-    table = {}
-    for unit in units:
-        scored = [row for row in samples[unit["name"]] if row["score"] is not None]
-        pairs = [row | {"judge": row["score"], "pred": row["prediction"]} for row in scored]
-        table |= {name.lower(): value for name, value in official.breakdown(pairs).items()}
-    return table
+    """The official table, and under `"compensated"` the one in which an answer that cannot be read is a quarter."""
+    scored = [row for unit in units for row in samples[unit["name"]] if row["score"] is not None]
+    pairs = [row | {"judge": row["score"], "pred": row["prediction"]} for row in scored]
+    plain, compensated = (
+        {name.lower(): value for name, value in official.breakdown(pairs, compensated).items()}
+        for compensated in (False, True)
+    )
+    return plain | {"compensated": compensated}
 
 
 def columns(lengths: Sequence[int] = ()) -> dict[str, Column]:
     """Overall, by difficulty, by length."""
     found = {"overall": Column("overall", (Part(),))}
-    for field, names in (("difficulty", ("easy", "hard")), ("length", ("short", "medium", "long"))):
+    for field, names in (("difficulty", DIFFICULTIES), ("length", LENGTHS)):
         for name in names:
             part = Part(keep=lambda row, field=field, name=name: row[field] == name)
             found[name] = Column(name, (part,))
@@ -103,6 +114,7 @@ BENCHMARK = Benchmark(
     metric="accuracy",
     units=units,
     rows=rows,
+    content=content,
     score=score,
     breakdown=breakdown,
     columns=columns,

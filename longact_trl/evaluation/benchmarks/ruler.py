@@ -2,10 +2,10 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..ruler import TASKS, Sources, make_samples, render
+from ..ruler import TASKS, Sources, iter_samples, render
 from ..ruler import score as official_score
 from .benchmark import Answer, Benchmark, Column, Part, Unit, Verdict
 
@@ -39,7 +39,7 @@ def rows(
     num_samples: int | None = None,
     ruler_sources: dict | None = None,
     **_: object,
-) -> list[dict]:
+) -> Iterator[dict]:
     """
     One of its tasks, generated for the model's tokenizer.
 
@@ -58,7 +58,7 @@ def rows(
     tokenizer = copy.copy(prompter.tokenizer)
     if not prompter.chat:
         tokenizer.chat_template = None  # what `render` goes by
-    samples = make_samples(
+    samples = iter_samples(
         task,
         tokenizer,
         max_seq_length,
@@ -68,13 +68,18 @@ def rows(
         reasoning_tokens=prompter.budget(0),
         window=prompter.window,
     )
-    made = []
     for sample in samples:
         prompt = render(tokenizer, sample["input"], sample["answer_prefix"], prompter.reasoning)
         row = {"position": sample["index"], "sample_id": str(sample["index"]), "gold": sample["outputs"]}
         row |= {"prompt": prompt, "prompt_tokens": prompter.num_tokens(prompt), "truncated": False}
-        made.append(row | {"haystack": sample["haystack"], "max_new_tokens": sample["max_new_tokens"]})
-    return made
+        yield row | {"haystack": sample["haystack"], "max_new_tokens": sample["max_new_tokens"]}
+
+
+def content(task: str, ruler_sources: dict | None = None, **_: object) -> str:
+    """Names the texts that the task is made of."""
+    from ..benchmark_files import content_of
+
+    return content_of(Sources(**(ruler_sources or {})).texts(task))
 
 
 def score(row: Mapping, answer: Answer) -> Verdict:
@@ -123,6 +128,7 @@ BENCHMARK = Benchmark(
     metric="score",
     units=units,
     rows=rows,
+    content=content,
     score=score,
     breakdown=breakdown,
     columns=columns,

@@ -1,6 +1,6 @@
 """This project's own held-out questions for the embedded model ([`~data.tiny_tasks`]), no benchmark of the paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .benchmark import Answer, Benchmark, Column, Part, Unit, Verdict
@@ -19,7 +19,7 @@ def units(**_: object) -> list[Unit]:
     return [Unit("tiny_tasks", "tiny_tasks")]
 
 
-def rows(prompter: "Prompter", task: str, num_samples: int | None = None, **_: object) -> list[dict]:
+def rows(prompter: "Prompter", task: str, num_samples: int | None = None, **_: object) -> Iterator[dict]:
     """
     The very prompts, in the same order, that `make quickstart` measures the embedded model on.
 
@@ -33,13 +33,16 @@ def rows(prompter: "Prompter", task: str, num_samples: int | None = None, **_: o
     """
     from ...data.tiny_tasks import HELD_OUT_SEED, NUM_HELD_OUT, make_dataset
 
-    made = []
     for position, item in enumerate(make_dataset(num_samples or NUM_HELD_OUT, HELD_OUT_SEED, split="test")):
         [message] = item["prompt"]
         row = {"position": position, "task": item["task"], "sample_id": str(position), "gold": item["answer"]}
         row |= {"answer_kind": item["answer_kind"], "max_new_tokens": BUDGET}
-        made.append(row | prompter.fit(message["content"], limit=NO_LIMIT, budget=BUDGET))
-    return made
+        yield row | prompter.fit(message["content"], limit=NO_LIMIT, budget=BUDGET)
+
+
+def content(task: str, **_: object) -> str:
+    """Code makes them, which a claim names anyway."""
+    return ""
 
 
 def score(row: Mapping, answer: Answer) -> Verdict:
@@ -79,6 +82,7 @@ BENCHMARK = Benchmark(
     metric="accuracy",
     units=units,
     rows=rows,
+    content=content,
     score=score,
     breakdown=breakdown,
     columns=columns,

@@ -22,7 +22,7 @@ What differs from c3f5e3b4 itself, and why:
 
 from .fitting import count_tokens, render
 from .protocol import TASKS as _TASKS
-from .samples import make_samples
+from .samples import iter_samples, make_samples
 from .scoring import postprocess, score, score_batch
 from .sources import Sources
 
@@ -33,6 +33,7 @@ __all__ = [
     "TASKS",
     "Sources",
     "count_tokens",
+    "iter_samples",
     "make_samples",
     "postprocess",
     "render",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..template_day import TEMPLATE_OPTIONS
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +45,7 @@ def render(tokenizer: PreTrainedTokenizerBase, input: str, answer_prefix: str, t
         return input + answer_prefix
     messages = [{"role": "user", "content": input}]
     options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
+    options |= TEMPLATE_OPTIONS
     return tokenizer.apply_chat_template(messages, **options) + answer_prefix
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,20 @@ def make_samples(
     Raises:
         `ValueError`: For an unknown task, a length that no sample fits, a missing source, or too few questions.
     """
+    return list(iter_samples(task, tokenizer, max_seq_length, num_samples, seed, sources, reasoning_tokens, window))
+
+
+def iter_samples(
+    task: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_seq_length: int,
+    num_samples: int = 500,
+    seed: int = 42,
+    sources: Sources | None = None,
+    reasoning_tokens: int = 0,
+    window: int | None = None,
+) -> Iterator[dict]:
+    """The samples of [`make_samples`], one after the other; what is wrong with its arguments is said at the first."""
     if task not in TASKS:
         raise ValueError(f"RULER has no task {task!r}; its tasks are {', '.join(TASKS)}")
     if num_samples < 1 or reasoning_tokens < 0:
@@ -67,7 +81,7 @@ def make_samples(
         return count_tokens(tokenizer, render(tokenizer, sample.input, sample.answer_prefix, bool(reasoning_tokens)))
 
     draft, smallest = drafter(task, tokenizer, max_seq_length, num_samples, seed, sources or Sources())
-    rows, size = [], smallest
+    size = smallest
     for index in range(num_samples):
 
         def of_size(size: int, index: int = index) -> Draft:
@@ -79,9 +93,8 @@ def make_samples(
         except NothingFits as error:
             raise ValueError(f"max_seq_length={max_seq_length} is too short for {task}: {error}") from error
         row = {"index": index, "task": task, **sample._asdict()}
-        rows.append(row | {"length": tokens + max_new_tokens, "max_new_tokens": max_new_tokens})
+        yield row | {"length": tokens + max_new_tokens, "max_new_tokens": max_new_tokens}
         size = round(size * AIM * budget / tokens)
-    return rows
 
 
 def drafter(

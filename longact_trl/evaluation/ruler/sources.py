@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import stand_in_documents, stand_in_prose
 from .niah import Essay
+from .protocol import TASKS
 from .question_answering import Corpus, Question
 from .words import all_words
 
@@ -60,12 +61,43 @@ class Sources:
         if where is None:
             raise ValueError(f"RULER needs {name}: pass Sources({name}=…) with {HOW[name]}, {OR_STAND_IN}")
         try:
-            return LOADERS[name](where)
+            return _load(name, where, _stamps(where))
         except Exception as error:
             raise ValueError(f"{name}={where!r} cannot be read ({error}): pass {HOW[name]}, {OR_STAND_IN}") from error
 
+    def texts(self, task: str) -> list:
+        """All that a task is made of: of a source, what it loads as; nothing for tasks that need none."""
+        family, args = TASKS[task].family, TASKS[task].args
+        name = {"cwe": "english_words", "qa": args.get("dataset")}.get(family)
+        name = "essays" if args.get("haystack") == "essay" else name
+        if name is None:
+            return []
+        loaded = self.load(name)
+        return loaded.sentences if isinstance(loaded, Essay) else list(loaded)
+
+
+def field(of: object, name: str, where: str, kind: type = str):
+    """A field of a JSON object. `ValueError` where it is missing or of another type; names both."""
+    if not isinstance(of, dict) or name not in of:
+        raise ValueError(f"{where} has no `{name}`")
+    if not isinstance(of[name], kind):
+        words = {str: "text", list: "a list", bool: "true or false"}[kind]
+        raise ValueError(f"`{name}` of {where} must be {words}, but is {of[name]!r}")
+    return of[name]
+
 
 @cache
+def _load(name: str, where: str, stamps: tuple):
+    return LOADERS[name](where)
+
+
+def _stamps(where: str) -> tuple:
+    """What tells whether local files are still the ones that were read."""
+    path = Path(where)
+    files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
 def load_essays(where: str) -> Essay:
     """The essays, cut into sentences."""
     if where == STAND_IN:
@@ -74,7 +106,7 @@ def load_essays(where: str) -> Essay:
     if path.is_dir():
         text = "".join(file.read_text(encoding="utf-8") for file in sorted(path.glob("*.txt")))
     elif path.suffix == ".json":
-        text = json.loads(path.read_text(encoding="utf-8"))["text"]
+        text = field(json.loads(path.read_text(encoding="utf-8")), "text", "the file")
     elif path.is_file():
         text = path.read_text(encoding="utf-8")
     else:
@@ -101,19 +133,16 @@ def hub(where: str, split: str, name: str | None = None):
     return load_dataset(where, name, split=split)
 
 
-@cache
 def load_squad(where: str) -> Corpus:
     """SQuAD 2.0's development set: answerable questions, and all paragraphs as documents."""
     if where == STAND_IN:
         return stand_in_documents.squad()
     if Path(where).is_file():
+        content = json.loads(Path(where).read_text(encoding="utf-8"))
         articles = [
-            [
-                (paragraph["context"], [(qa["question"], [a["text"] for a in qa["answers"]]) for qa in answerable])
-                for paragraph in article["paragraphs"]
-                for answerable in [[qa for qa in paragraph["qas"] if not qa["is_impossible"]]]
-            ]
-            for article in json.loads(Path(where).read_text(encoding="utf-8"))["data"]
+            [_squad_paragraph(paragraph, f"paragraph {p} of article {a}") for p, paragraph in enumerate(paragraphs)]
+            for a, article in enumerate(field(content, "data", "the file", list))
+            for paragraphs in [field(article, "paragraphs", f"article {a}", list)]
         ]
     else:
         titles = {}
@@ -132,16 +161,23 @@ def load_squad(where: str) -> Corpus:
     return Corpus(documents, questions, "squad")
 
 
-@cache
+def _squad_paragraph(paragraph: object, where: str) -> tuple[str, list]:
+    asked = []
+    for number, qa in enumerate(field(paragraph, "qas", where, list)):
+        of = f"question {number} of {where}"
+        if not field(qa, "is_impossible", of, bool):
+            answers = [field(answer, "text", f"an answer to {of}") for answer in field(qa, "answers", of, list)]
+            asked.append((field(qa, "question", of), answers))
+    return field(paragraph, "context", where), asked
+
+
 def load_hotpotqa(where: str) -> Corpus:
     """HotpotQA's development set with distractors: ten documents to a question, two of them needed."""
     if where == STAND_IN:
         return stand_in_documents.hotpotqa()
     if Path(where).is_file():
-        rows = [
-            (row["question"], row["answer"], row["context"], {title for title, _ in row["supporting_facts"]})
-            for row in json.loads(Path(where).read_text(encoding="utf-8"))
-        ]
+        content = json.loads(Path(where).read_text(encoding="utf-8"))
+        rows = [_hotpotqa_row(row, f"question {number}") for number, row in enumerate(content)]
     else:
         rows = [
             (
@@ -168,7 +204,12 @@ def load_hotpotqa(where: str) -> Corpus:
     return Corpus(documents, questions, "hotpotqa")
 
 
-@cache
+def _hotpotqa_row(row: object, where: str) -> tuple:
+    query, answer = field(row, "question", where), field(row, "answer", where)
+    supporting = {title for title, _ in field(row, "supporting_facts", where, list)}
+    return query, answer, field(row, "context", where, list), supporting
+
+
 def load_english_words(where: str) -> tuple[tuple[str, ...], str]:
     """The longer word list and its label."""
     if where == STAND_IN:

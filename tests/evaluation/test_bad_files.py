@@ -1,0 +1,221 @@
+"""Rows, files, adapters and models that cannot be used: one message with the file, the row and the field."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from peft import IA3Config, LoraConfig, get_peft_model
+from transformers import RecurrentGemmaConfig
+
+from helpers.evaluation import Says, gold, make_config
+from helpers.models import make_model
+from longact_trl.evaluation.backends import Model
+from longact_trl.evaluation.report import load_evaluations
+from longact_trl.evaluation.run import evaluate
+
+
+@pytest.fixture
+def config(tmp_path):
+    return partial(make_config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("choice_C", None, "`choice_C` must be text, but is None"),
+        ("context", None, "`context` must be text, but is None"),
+        ("answer", "E", "`answer` must be one of A, B, C, D, but is 'E'"),
+        ("answer", None, "`answer` must be one of A, B, C, D, but is None"),
+        ("difficulty", "Easy", "`difficulty` must be one of easy, hard, but is 'Easy'"),
+        ("length", None, "`length` must be one of short, medium, long, but is None"),
+        ("domain", None, "`domain` must be text"),
+        ("_id", None, "`_id` must be a name or a number, but is None"),
+    ],
+)
+def test_a_row_of_longbench(config, field, value, named):
+    """Also the last one of those that are asked, and before the model is loaded."""
+    config = config(benchmarks=["longbench_v2"], num_samples=None)
+    file = Path(config.longbench_v2_data, "data.json")
+    rows = json.loads(file.read_text())
+    rows[4][field] = value
+    file.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=f"longbench_v2_data: .*{named}") as error:
+        evaluate(config)
+    assert "row 4 of data.json" in str(error.value)
+    config.num_samples = 4
+    if value == "E":
+        assert evaluate(config, Says(gold))["units"][0]["num_samples"] == 4
+
+
+def test_a_field_of_another_type_everywhere(config):
+    config = config(benchmarks=["longbench_v2"])
+    file = Path(config.longbench_v2_data, "data.json")
+    file.write_text(json.dumps([row | {"choice_A": 3} for row in json.loads(file.read_text())]))
+    with pytest.raises(ValueError, match="row 0 of data.json in .*: `choice_A` must be text, but is 3"):
+        evaluate(config)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "named"),
+    [
+        ("passkey", {"answer": None}, "`answer` must be text or a list of texts, but is None"),
+        ("passkey", {"answer": []}, r"`answer` must be text or a list of texts, but is \[\]"),
+        ("passkey", {"context": None}, "`context` must be text, but is None"),
+        ("longbook_choice_eng", {"options": None}, "`options` must be a list of texts, but is None"),
+        ("longbook_choice_eng", {"options": ["Anna", "Bo"]}, "are fewer than 4"),
+        ("longbook_choice_eng", {"answer": ["Nobody"]}, r"answer=\['Nobody'\] is not exactly one of the options"),
+    ],
+)
+def test_a_row_of_infinitebench(config, task, changes, named):
+    config = config(benchmarks=["infinitebench"], tasks=[task], num_samples=None)
+    file = Path(config.infinitebench_data, f"{task}.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[1] |= changes
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=f"infinitebench_data: row 1 of {task}.jsonl in .*{named}"):
+        evaluate(config)
+
+
+def test_a_file_without_rows(config):
+    config = config(benchmarks=["infinitebench"], tasks=["passkey"])
+    Path(config.infinitebench_data, "passkey.jsonl").write_text("")
+    with pytest.raises(ValueError, match="infinitebench_data: .*passkey.jsonl"):
+        evaluate(config)
+
+
+SQUAD = {"data": [{"paragraphs": [{"context": "A b.", "qas": [{"question": "?", "is_impossible": False}]}]}]}
+HOTPOTQA = {"question": "?", "answer": None, "context": [["T", ["a"]]], "supporting_facts": [["T", 0]]}
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "content", "named"),
+    [
+        ("qa_1", "squad", SQUAD, "question 0 of paragraph 0 of article 0 has no `answers`"),
+        ("qa_1", "squad", {"data": [{"paragraphs": [{"qas": []}]}]}, "paragraph 0 of article 0 has no `context`"),
+        ("qa_1", "squad", [], "has no `data`"),
+        ("qa_2", "hotpotqa", [HOTPOTQA], "`answer` of question 0 must be text, but is None"),
+        ("qa_2", "hotpotqa", [{"question": "?"}], "question 0 has no `answer`"),
+        ("niah_single_2", "essays", {"words": 1}, "has no `text`"),
+    ],
+)
+def test_a_source_of_ruler(config, tmp_path, task, source, content, named):
+    file = tmp_path / "source.json"
+    file.write_text(json.dumps(content))
+    sources = {"english_words": "stand-in", source: str(file)}
+    with pytest.raises(ValueError, match=f"{source}='.*source.json' cannot be read .*{named}"):
+        evaluate(config(benchmarks=["ruler"], tasks=[task], ruler_sources=sources))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("results.json", '{"format": 1, "la', "results.json cannot be read as JSON .* Was it cut off"),
+        ("results.json", "[]", "results.json is no JSON object"),
+        ("results.json", "null", "results.json is no JSON object"),
+        ("results.json", '{"format": 1}', "results.json has no label, protocol"),
+        ("results.json", b"\xff\xfe", "results.json cannot be read as JSON"),
+        ("samples/tiny_tasks.jsonl", '{"sample_id": "0", "score": 1.0}\n{"sample', "line 2 of .*tiny_tasks.jsonl"),
+        ("samples/tiny_tasks.jsonl", '{"score": 1.0}\n', "Sample 0 of .*tiny_tasks.jsonl has no sample_id"),
+        ("samples/tiny_tasks.jsonl", None, "tiny_tasks.jsonl is missing"),
+    ],
+)
+def test_results_that_were_cut_off(config, file, content, named):
+    config = config(benchmarks=["tiny_tasks"])
+    evaluate(config, Says(gold))
+    path = Path(config.output_dir, file)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=named):
+        load_evaluations([config.output_dir])
+
+
+def test_journals_that_were_written_over_are_asked_again(config):
+    config = config(benchmarks=["tiny_tasks"])
+    [journal] = evaluate(config, Says(gold)) and Path(config.output_dir, "requests").glob("*.jsonl")
+    journal.write_text('[]\n{"key": 1}\nnull\n{"ke')
+    Path(config.output_dir, "units.json").unlink()
+    asked = Says(gold)
+    assert evaluate(config, asked)["units"][0]["score"] == 100.0
+    assert len(asked.requests) == config.num_samples
+
+
+@pytest.fixture
+def adapter(config, tmp_path):
+    """Folder of a LoRA adapter, and a run of it."""
+    base = config(benchmarks=["tiny_tasks"]).model
+    make_model(max_position_embeddings=8192).save_pretrained(base)
+    model = get_peft_model(make_model(), LoraConfig(r=16, target_modules=["q_proj"], rank_pattern={"layers.1": 64}))
+    model.save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    content = json.loads(file.read_text()) | {"base_model_name_or_path": base}
+    file.write_text(json.dumps(content))
+    return file, content, config(benchmarks=["tiny_tasks"], model=str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"peft_type": "IA3"}, "adapter_config.json: peft_type='IA3', but only LORA is evaluated"),
+        ({"base_model_name_or_path": None}, "adapter_config.json: base_model_name_or_path=None must name the model"),
+        ({"base_model_name_or_path": "/no/such"}, r"beneath .*adapter' \(base_model_name_or_path\): .*'/no/such'"),
+        ({"r": None}, "adapter_config.json: r=None and rank_pattern must be ranks from 1 to 512"),
+        ({"r": 1024}, "adapter_config.json: r=1024"),
+    ],
+)
+def test_an_adapter_that_cannot_be_evaluated(adapter, changes, named):
+    file, content, config = adapter
+    assert Model(config).lora_rank == 64  # the highest of its layers
+    file.write_text(json.dumps(content | changes))
+    with pytest.raises(ValueError, match=named):
+        evaluate(config)
+
+
+def test_an_adapter_whose_file_was_cut_off(adapter):
+    file, content, config = adapter
+    file.write_text(json.dumps(content)[:40])
+    with pytest.raises(ValueError, match="adapter_config.json cannot be read as JSON .*: was it cut off"):
+        evaluate(config)
+
+
+def test_a_real_adapter_that_is_no_lora(config, tmp_path):
+    ia3 = IA3Config(target_modules=["q_proj"], feedforward_modules=[])
+    get_peft_model(make_model(), ia3).save_pretrained(tmp_path / "ia3")
+    with pytest.raises(ValueError, match="peft_type='IA3'"):
+        evaluate(config(benchmarks=["tiny_tasks"], model=str(tmp_path / "ia3")))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("config.json", '{"model_type": "qw', "Cannot read '.*model'"),
+        ("config.json", None, "model. Should have a `model_type` key in its config.json"),
+        ("tokenizer.json", '{"version"', "tokenizer"),
+    ],
+)
+def test_a_model_folder_that_was_cut_off(config, file, content, named):
+    config = config(benchmarks=["tiny_tasks"])
+    path = Path(config.model, file)
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ValueError, match=named):
+        evaluate(config)
+
+
+def test_a_model_without_tokenizer_weights_or_window(config, tmp_path):
+    run = config(benchmarks=["tiny_tasks"])
+    with pytest.raises(ValueError, match="model' holds no weights"):
+        evaluate(run)
+    for file in Path(run.model).glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ValueError, match="tokenizer"):
+        evaluate(run)
+    settings = {"benchmarks": ["tiny_tasks"], "output_dir": str(tmp_path / "other")}
+    run = config(**settings)
+    RecurrentGemmaConfig().save_pretrained(run.model)
+    with pytest.raises(ValueError, match="config.json of '.*model' names no window. Give `--max_model_length`"):
+        evaluate(run)
+    run = config(**settings, max_model_length=512)
+    RecurrentGemmaConfig().save_pretrained(run.model)
+    assert evaluate(run, Says(gold))["max_model_length"] == 512
