@@ -65,7 +65,7 @@ def test_another_tasks_file_is_never_read_in_the_place_of_a_missing_one(config, 
     [
         (
             '[{"_id": "a", "question": "?"}]',
-            "have no context, choice_A, choice_B, choice_C, choice_D, answer, difficulty",
+            "have no context, choice_A, choice_B, choice_C",
         ),
         ("no json", "can neither be read here"),
     ],

@@ -99,9 +99,18 @@ def test_the_second_turn_quotes_the_first_and_leaves_out_items_without_one(confi
     for request in second:
         assert "Let’s think step by step: It says so.\n\nBased on the above" in request.args[0]
         assert "<text>" not in request.args[0]
-    assert results["scores"]["longbench_v2"] == dict.fromkeys(
-        ("overall", "easy", "hard", "short", "medium", "long"), 100.0
-    )
+    table = dict.fromkeys(("overall", "easy", "hard", "short", "medium", "long"), 100.0)
+    assert results["scores"]["longbench_v2"] == table | {"compensated": table}
+
+
+def test_an_answer_that_cannot_be_read_is_a_quarter_where_compensated(config):
+    """Official `compensated`; a wrong letter stays wrong, and an empty response is left out of both."""
+    says = {"id1": "The correct answer is (A).", "id2": "I do not know.", "id3": ""}
+    lm = Says(lambda doc: says.get(doc["sample_id"], gold(doc)))
+    scores = evaluate(config(benchmarks=["longbench_v2"], num_samples=None), lm)["scores"]["longbench_v2"]
+    assert (scores["overall"], scores["compensated"]["overall"]) == (60.0, 65.0)  # 3 and 3.25 of 5
+    assert (scores["hard"], scores["compensated"]["hard"]) == (50.0, 50.0)
+    assert (scores["easy"], scores["compensated"]["easy"]) == (66.7, 75.0)
 
 
 def test_without_any_first_turn_there_is_no_second(config):
@@ -179,7 +188,7 @@ def test_results_can_be_repeated_and_go_into_a_model_card(gold_run):
     card = ModelCardData(model_name="m", eval_results=entries)
     assert "official protocol, THUDM/LongBench" in card.to_yaml()
     _, back = model_index_to_eval_results(eval_results_to_model_index("m", entries))
-    assert len(back) == len(entries) == 6 + (13 + 1) + (6 + 1) + 4
+    assert len(back) == len(entries) == 2 * 6 + (13 + 1) + (6 + 1) + 4
     assert {entry.dataset_config for entry in back} >= {"overall", "4096 average", *NAMES.values()}
     assert all("stand-in" in entry.dataset_name for entry in back if entry.dataset_type == "ruler")
 
