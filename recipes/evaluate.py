@@ -1,7 +1,9 @@
 """
 Evaluate a model on LongBench v2, RULER and InfiniteBench with their official protocols.
 
-    python recipes/evaluate.py --config eval_paper.yaml --model runs/qwen3_8b
+    python recipes/evaluate.py --config eval_table_1.yaml --model runs/qwen3_8b_longact
+
+eval_table_1.yaml to eval_table_3.yaml are the paper's Tables 1-3, eval_paper.yaml all three at once.
 
 - Does: any subset (`--benchmarks ruler --lengths 4096 16384 --num_samples 50`), with vLLM where it is installed, else
   transformers; checkpoint folders, Hub ids and LoRA adapters.

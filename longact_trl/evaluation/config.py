@@ -66,7 +66,8 @@ class EvaluationConfig:
         ruler_sources (`dict`, *optional*, defaults to `{}`):
             Where RULER's essays and questions come from, see `longact_trl.evaluation.ruler.Sources`.
         output_dir (`str`, *optional*):
-            Folder of results; default `runs/eval/LABEL`. A run that stopped is continued by the same command.
+            Folder of results, `{label}` in it stands for the label; default `runs/eval/{label}`. A run that stopped is
+            continued by the same command.
         label (`str`, *optional*):
             Name in reports; default the last part of `model`, for a `checkpoint-N` its run's name before it.
         strict (`bool`, *optional*, defaults to `False`):
@@ -167,8 +168,8 @@ class EvaluationConfig:
     output_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of results; default `runs/eval/LABEL`. A run that stopped is continued by the same "
-            "command."
+            "help": "Folder of results, `{label}` in it stands for the label; default `runs/eval/{label}`. A run that "
+            "stopped is continued by the same command."
         },
     )
     label: str | None = field(
@@ -216,7 +217,7 @@ class EvaluationConfig:
         path = Path(self.model.rstrip("/"))
         run = f"{path.parent.name}-" if path.name.startswith("checkpoint-") else ""
         self.label = self.label or run + path.name
-        self.output_dir = self.output_dir or f"runs/eval/{self.label}"
+        self.output_dir = (self.output_dir or "runs/eval/{label}").replace("{label}", self.label)
 
     def units(self) -> list[Unit]:
         """What is evaluated one after another: RULER's lengths from short to long."""

@@ -81,14 +81,31 @@ def test_the_label_of_a_checkpoint_names_its_run(tiny_model):
     assert config_of("Qwen/Qwen3-8B").output_dir == "runs/eval/Qwen3-8B"
 
 
-def test_the_papers_config_cites_every_value():
-    recipes = RECIPES
-    [config] = parse_recipe((EvaluationConfig,), ["--config", "eval_paper.yaml", "--model", "Qwen/Qwen3-8B"], recipes)
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [("eval_paper", 1 + 2 * 13 + 6), ("eval_table_1", 1), ("eval_table_2", 2 * 11), ("eval_table_3", 6)],
+)
+def test_the_papers_configs_cite_every_value(name, units):
+    arguments = ["--config", f"{name}.yaml", "--model", "Qwen/Qwen3-8B"]
+    [config] = parse_recipe((EvaluationConfig,), arguments, RECIPES)
     assert (config.temperature, config.seed, config.protocol) == (1.0, 0, "reasoning")
-    assert len(config.units()) == 1 + 6 * 13 + 6
+    assert len(config.units()) == units
+    assert config.output_dir == f"runs/eval/{name.removeprefix('eval_')}/Qwen3-8B".replace("/paper", "")
     assert set(config.ruler_sources) == {"essays", "squad", "hotpotqa"} and "stand-in" not in str(config.ruler_sources)
-    for line in (recipes / "eval_paper.yaml").read_text(encoding="utf-8").splitlines():
-        assert line.startswith("#") or "#" in line or line == "ruler_sources:", line
+    for line in (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        assert line.startswith(("#", "base:")) or "#" in line or line.endswith(":"), line
+
+
+@pytest.mark.parametrize("window", [32768, 40960])
+@pytest.mark.parametrize("name", ["eval_table_1", "eval_table_2", "eval_table_3"])
+def test_a_model_of_32k_or_40k_has_room_for_the_papers_lengths_and_the_thinking(tmp_path, window, name):
+    """Base, cold-started and released models; every prompt of its full length, all thinking beside it."""
+    Qwen3Config(max_position_embeddings=window).save_pretrained(tmp_path)
+    arguments = ["--config", f"{name}.yaml", "--model", str(tmp_path), "--backend", "vllm"]
+    [config] = parse_recipe((EvaluationConfig,), arguments, RECIPES)
+    limits = {"longbench_v2": 120_000 + 128, "ruler": 131_072, "infinitebench": 127_000 + 1_200}
+    [benchmark] = config.benchmarks
+    assert limits[benchmark] + config.reasoning_tokens <= Model(config).window == 135_168
 
 
 def test_dictionaries_may_come_from_the_command_line(tmp_path):

@@ -41,7 +41,7 @@ def test_every_config_is_found():
     assert names == {"quickstart.yaml", "sft_tiny.yaml"} | arms
     bases = {"grpo_base.yaml", "sft_base.yaml", "mixture.yaml", "quickstart_data.yaml"}
     bases |= {f"paper/{arm}_arm.yaml" for arm in ("grpo", "clip_cov", "kl_cov")}
-    evaluations = {"eval_paper.yaml", "eval_tiny.yaml"}
+    evaluations = {"eval_paper.yaml", "eval_tiny.yaml", *(f"eval_table_{number}.yaml" for number in (1, 2, 3))}
     assert {p.relative_to(RECIPES).as_posix() for p in ALL} == names | bases | evaluations
 
 
