@@ -11,7 +11,7 @@ from .stream import stream_rows
 
 HUB_ID = "a-m-team/AM-DeepSeek-R1-0528-Distilled"
 CATEGORY = "if"
-"""Instruction following, 54,000 of the 2.6M rows: what the cold start takes (LongAct, sec. 4.1)."""
+"""Instruction following, 54,000 of the 2.6M rows: what the cold start's recipe takes (LongAct, sec. 4.1)."""
 ALL = "all"
 """In place of a category: every row."""
 ROLES = {"human": "user", "assistant": "assistant"}
@@ -21,7 +21,7 @@ def load_am_deepseek(
     source: str = HUB_ID,
     split: str = "train",
     data_files: str | list[str] | None = None,
-    category: str = CATEGORY,
+    category: str = ALL,
     max_rows: int = 10_000,
     seed: int = 42,
     max_bad_share: float = 0.01,
@@ -29,8 +29,8 @@ def load_am_deepseek(
     """
     AM-DeepSeek-R1-0528-Distilled as a TRL dataset of prompts and completions for `SFTTrainer`.
 
-    The 2.6M rows (40 GB) are streamed once, from the Hub or from files, and a uniform sample of `max_rows` among those
-    of one category is kept, in datasets' cache.
+    The 2.6M rows (40 GB) are streamed once, from the Hub or from files, and a uniform sample of `max_rows` among them,
+    or among those of one category, is kept in datasets' cache.
 
     Args:
         source (`str`, *optional*):
@@ -39,7 +39,7 @@ def load_am_deepseek(
             Split of the Hub dataset or of the folder.
         data_files (`str` or `list[str]`, *optional*):
             Files to read instead of all, such as `"*if*"`: less to stream where a category has files of its own.
-        category (`str`, *optional*, defaults to `"if"`):
+        category (`str`, *optional*, defaults to `"all"`):
             Category of the rows to take, `info.category`: `if`, `math`, `code`, `science`, `general chat`, or `all`.
         max_rows (`int`, *optional*, defaults to `10_000`):
             Rows to take, at random.

@@ -83,8 +83,8 @@ def systems(rows: Dataset) -> list[str]:
 def test_the_cold_start_is_of_instruction_following(tmp_path):
     mixed = rows_of("math", 20, "math") + rows_of("if", 9, "if") + rows_of("code", 20, "code")
     source = write_jsonl(tmp_path / "mixed.jsonl", mixed)
-    assert sorted(systems(load_am_deepseek(source))) == [f"if {i}" for i in range(9)]
-    assert len(load_am_deepseek(source, category="all")) == 49
+    assert sorted(systems(load_am_deepseek(source, category="if"))) == [f"if {i}" for i in range(9)]
+    assert len(load_am_deepseek(source)) == len(load_am_deepseek(source, category="all")) == 49
     assert set(load_am_deepseek(source, category="code")["task"]) == {"am_deepseek/code"}
     with pytest.raises(ValueError, match=r"no row of 'iff': there are math \(20\), code \(20\), if \(9\)$"):
         load_am_deepseek(source, category="iff")
@@ -101,7 +101,7 @@ def test_rows_are_drawn_alike_from_files_of_any_size(tmp_path):
     folder.mkdir()
     for number, size in enumerate((300, 1200, 100)):
         write_jsonl(folder / f"part_{number}.jsonl", rows_of("if", size, f"{number}"))
-    drawn = [system.split() for system in systems(load_am_deepseek(str(folder), max_rows=400))]
+    drawn = [system.split() for system in systems(load_am_deepseek(str(folder), category="if", max_rows=400))]
     assert len(drawn) == len({tuple(words) for words in drawn}) == 400
     counts = Counter(file for file, _ in drawn)
     for file, share in {"0": 75, "1": 300, "2": 25}.items():  # a quarter of each, within four standard deviations
