@@ -125,10 +125,12 @@ def load_evaluations(paths: Sequence[str | Path]) -> list[Evaluation]:
         for new in found:
             evaluation = by_label.setdefault(new.label, Evaluation(new.label, clamped=new.clamped))
             if twice := new.samples.keys() & evaluation.samples:
-                raise ValueError(
-                    f"{path}: {new.label!r} has {min(twice)} already. Two models need two names: give each its own "
-                    "`--label` when it is evaluated."
+                two = (
+                    "Two studies of one model need two reports"
+                    if new.clamped
+                    else ("Two models need two names: give each its own `--label` when it is evaluated")
                 )
+                raise ValueError(f"{path}: {new.label!r} has {min(twice)} already. {two}.")
             evaluation.samples |= new.samples
             evaluation.notes |= new.notes
     return list(by_label.values())
@@ -143,7 +145,10 @@ def _read(path: str | Path) -> Evaluation:
 
 def _read_clamped(file: Path) -> list[Evaluation]:
     """A model under each condition of `longact perturb`."""
-    study = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        study = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON, it may be cut off: run `longact perturb` again. ({error})") from error
     settings, questions, name = study["settings"], study["questions"], "longbench_v2-answer"
     if settings["task"] != "longbench_v2":
         raise ValueError(f"{file} has answers to {settings['task']!r}: Table 7 needs `--task longbench_v2`.")

@@ -73,6 +73,8 @@ def test_table_7_from_the_command_to_the_report(model, data, tmp_path):
     for condition, scores in {"none": [1, 1, 0, 1, None, 0], "bottom": [1, 0, 0, 1, 0, 0], "top": [None] * 6}.items():
         summary["answers"][condition]["scores"] = scores
     (tmp_path / "out" / "perturb.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="'Qwen3-8B, none clamped' has .* Two studies of one model need two reports"):
+        load_evaluations([tmp_path / "out", tmp_path / "out"])
     report = markdown(load_evaluations([tmp_path / "out"]))
     lines = report.split("## Table 7")[1].splitlines()
     ours = [line for line in lines if "| ours |" in line]
@@ -99,4 +101,7 @@ def test_one_case_pooled_and_greedy(model, data, tmp_path):
 def test_answers_to_other_tasks_are_no_table_7(tmp_path):
     (tmp_path / "perturb.json").write_text(json.dumps({"settings": {"task": "needles"}, "questions": []}))
     with pytest.raises(ValueError, match="has answers to 'needles': Table 7 needs `--task longbench_v2`"):
+        load_evaluations([tmp_path])
+    (tmp_path / "perturb.json").write_text('{"settings": {"task": "longben')
+    with pytest.raises(ValueError, match="perturb.json is no JSON, it may be cut off"):
         load_evaluations([tmp_path])
