@@ -74,10 +74,13 @@ def examine(family: str) -> dict[str, str]:
 def share(family: str) -> str | None:
     """Whether packed rows equal plain ones; "-" where they are not packed."""
     model = tiny_model(family)
-    arguments = settings(LongActConfig)
-    if obstacle(model.config, arguments):
+    if obstacle(model.config, settings(LongActConfig)):
         return "-"
     error = shared_prefix_error(model, tiny_model(family))
+    if error > 1e-4:  # rounding, or a difference?
+        torch.set_default_dtype(torch.float64)
+        error = shared_prefix_error(tiny_model(family).double(), tiny_model(family).double())
+        torch.set_default_dtype(torch.float32)
     return None if error <= 1e-4 else f"differs by {error:.0e}"
 
 
@@ -95,7 +98,11 @@ def step(family: str, trainer_class: type = LongActTrainer, config_class: type =
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<pad>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<|im_end|>", chat_template=TEMPLATE
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        chat_template=TEMPLATE,
     )
     contents = [" ".join(f"w{(7 * i + j) % 55}" for j in range(4 + i)) for i in range(8)]
     prompts = Dataset.from_dict({"prompt": [[{"role": "user", "content": content}] for content in contents]})

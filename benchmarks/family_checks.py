@@ -233,6 +233,8 @@ def shared_prefix_error(model: nn.Module, plain: nn.Module) -> float:
     labels = ids.masked_fill(mask == 0, -100)
     labels[:, :width] = -100
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "fused_lm_head": True}
+    if hasattr(model.config, "output_router_logits") and hasattr(model.config, "num_experts"):
+        batch["output_router_logits"] = True  # as TRL does for a load-balancing loss
     for each in (model, plain):
         add_fused_lm_head(each.train(), temperature=0.8, outputs=("log_probs", "entropy"))
     expected = _outputs(plain, plain, batch)

@@ -274,6 +274,6 @@ def tiny_model(family: str, seed: int = 0) -> PreTrainedModel:
     for name, param in model.named_parameters():
         if param.dim() >= 2:
             param.normal_(0, 0.12, generator=generator)
-        elif "norm" not in name.lower() and "ln_" not in name:
+        elif ("norm" not in name.lower() and "ln_" not in name) or name.endswith("temp"):
             param.add_(torch.randn(param.shape, generator=generator) * 0.1)
     return model

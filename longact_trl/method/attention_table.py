@@ -61,6 +61,8 @@ NO_QUERIES = {
     "JetMoeAttention": "takes its queries from experts, whose rows are not the same for all tokens",
     "XLNetRelativeAttention": "keeps its projections in bare parameters without a module",
     "LSHSelfAttention": "makes queries and keys of the same rows",
+    "CpmAntAttention": "attends to tokens of its own before the prompt's, which Eq. 2 would count",
+    "ProphetNetNgramSelfAttention": "attends in several streams, of which Eq. 2 would count one",
     "RwkvSelfAttention": "is recurrent and has no queries",
 }
 """Classes that are refused, and why."""

@@ -109,7 +109,7 @@ def find_projections(model: nn.Module, kinds: Sequence[str] = ("q", "k")) -> lis
     if not layers:
         raise ValueError(
             f"{type(model).__name__} has no attention layer, so there is no W_Q and no W_K: LongAct has nothing to "
-            "mask. Train it with GRPOTrainer, or with `strategy: dense`."
+            "mask. Train it with GRPOTrainer."
         )
     return list(found.values())
 

@@ -7,9 +7,13 @@ for each block with the merged ones gives exact gradients; ring attention (arXiv
 prompt's K or V is copied for its completions. A prefix that other passes share is one more block of keys, read from a
 `KeptPrefix`, to which the block's gradients go.
 
+An attention sink adds one score that no value answers to the log-sum-exp of each head, after all blocks.
+
 Shapes: T packed tokens, H query heads, K key heads, D channels per head.
 """
 
+import sys
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -18,13 +22,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .blocks import Columns, Scores, attend, attend_backward
 from .layout import Block, PackedLayout
 
 
 SUFFIX = "_shared_prefix"
 """What is appended to the name of an attention implementation that also understands packed groups."""
-
-aten = torch.ops.aten
 
 
 def register(implementation: str) -> str:
@@ -33,24 +36,25 @@ def register(implementation: str) -> str:
 
     Args:
         implementation (`str`):
-            Name of a registered attention function, e.g. `"sdpa"`.
+            Name of a registered attention function, e.g. `"sdpa"`, or `"eager"`.
 
     Returns:
         `str`: Name of the new one.
     """
     name = implementation + SUFFIX
-    AttentionInterface.register(name, partial(_attention, ALL_ATTENTION_FUNCTIONS[implementation]))
+    AttentionInterface.register(name, partial(_attention, implementation))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
     return name
 
 
-def _attention(usual, module, query, key, value, attention_mask, scaling=None, shared_prefix=None, **kwargs):
+def _attention(implementation, module, query, key, value, attention_mask, scaling=None, shared_prefix=None, **kwargs):
     if shared_prefix is None:
         config = module.config
-        name, config._attn_implementation = (
-            config._attn_implementation,
-            config._attn_implementation.removesuffix(SUFFIX),
-        )
+        if implementation == "eager":  # not registered: each model file has its own
+            usual = sys.modules[type(module).__module__].eager_attention_forward
+        else:
+            usual = ALL_ATTENTION_FUNCTIONS[implementation]
+        name, config._attn_implementation = config._attn_implementation, implementation
         try:  # flash attention looks its kernel up by this name
             return usual(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         finally:
@@ -58,7 +62,12 @@ def _attention(usual, module, query, key, value, attention_mask, scaling=None, s
     if torch.is_autocast_enabled(query.device.type):  # as SDPA itself would: q_norm in float32 leaves q and k so
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    return packed_attention(query, key, value, shared_prefix, scaling, module).transpose(1, 2), None
+    cap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
+    if implementation == "sdpa":  # has neither, and the model is as if it had none
+        cap = sinks = None
+    window = kwargs.get("sliding_window", getattr(module, "sliding_window", None))
+    scores = Scores(query.size(-1) ** -0.5 if scaling is None else scaling, window or None, cap)
+    return packed_attention(query, key, value, shared_prefix, scores, module, sinks).transpose(1, 2), None
 
 
 def packed_attention(
@@ -66,8 +75,9 @@ def packed_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     layout: PackedLayout,
-    scale: float | None = None,
+    scores: Scores | None = None,
     module: nn.Module | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     Attention in which each row of a packed batch sees its own prefix and segment, causally.
@@ -77,51 +87,62 @@ def packed_attention(
             Queries; on a GPU bfloat16 or float16.
         key (`torch.Tensor` of shape (1, K, T, D)):
             Keys.
-        value (`torch.Tensor` of shape (1, K, T, D)):
-            Values.
+        value (`torch.Tensor` of shape (1, K, T, C)):
+            Values, of as many channels as keys or, in latent attention, of others.
         layout (`PackedLayout`):
             Where rows begin and end.
-        scale (`float`, *optional*):
-            Factor of the scores, 1/√D by default.
+        scores (`Scores`, *optional*):
+            Scale, window and soft-cap; a scale of 1/√D alone by default.
         module (`nn.Module`, *optional*):
             The attention layer, under which prefixes shared with other passes are kept.
+        sinks (`torch.Tensor` of shape (H,), *optional*):
+            A score in each head that no value answers.
 
     Returns:
-        `torch.Tensor` of shape (1, H, T, D): Outputs, contiguous if heads and tokens are exchanged.
+        `torch.Tensor` of shape (1, H, T, C): Outputs, contiguous if heads and tokens are exchanged.
     """
-    return _PackedAttention.apply(query, key, value, layout, scale, module)
+    scores, size = scores or Scores(query.size(-1) ** -0.5), value.size(-1)
+    if missing := query.size(-1) - size:  # kernels want one size; channels of zeros change nothing
+        query, key = (nn.functional.pad(x, (0, max(-missing, 0))) for x in (query, key))
+        value = nn.functional.pad(value, (0, max(missing, 0)))
+    return _PackedAttention.apply(query, key, value, sinks, layout, scores, module)[..., :size]
 
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, layout, scale, module):
+    def forward(ctx, query, key, value, sinks, layout, scores, module):
         out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-        lse = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
+        lse = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
         end = 0  # of the queries that have attended to something
-        for block in layout.blocks():
+        for block, columns in _blocks(layout, scores):
             queries = block.queries
-            attended = _attend(query[:, :, queries], *_keys(block, key, value, module), block.causal, scale)
+            keys = _keys(block, key, value, module)
+            attended = attend(query[:, :, queries], *keys, block.causal, scores, columns)
             if queries.stop > end:
                 out[:, :, queries], lse[:, :, queries] = attended
                 end = queries.stop
             else:
                 _merge(out[:, :, queries], lse[:, :, queries], *attended)
+        if sinks is not None:
+            total = torch.logaddexp(lse, sinks.to(lse.dtype).view(1, -1, 1))
+            out.mul_((lse - total).exp().unsqueeze(-1))
+            lse = total
         if layout.writes:
             for group in layout.kept_prefixes():
                 group.kept.write(module, group.seen, key[:, :, group.prefix], value[:, :, group.prefix])
-        ctx.save_for_backward(query, key, value, out, lse)
-        ctx.layout, ctx.scale, ctx.module = layout, scale, module
+        ctx.save_for_backward(query, key, value, sinks, out, lse)
+        ctx.layout, ctx.scores, ctx.module = layout, scores, module
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        query, key, value, out, lse = ctx.saved_tensors
+        query, key, value, sinks, out, lse = ctx.saved_tensors
         layout, module = ctx.layout, ctx.module
         grads = [torch.zeros_like(x) for x in (query, key, value)]
-        for block in layout.blocks():
+        for block, columns in _blocks(layout, ctx.scores):
             queries = block.queries
             of = [query[:, :, queries], *_keys(block, key, value, module), out[:, :, queries], lse[:, :, queries]]
-            grad_query, *others = _attend_backward(grad[:, :, queries], *of, block.causal, ctx.scale)
+            grad_query, *others = attend_backward(grad[:, :, queries], *of, block.causal, ctx.scores, columns)
             grads[0][:, :, queries] += grad_query
             if block.kept is None:
                 for total, part in zip(grads[1:], others, strict=True):
@@ -134,7 +155,22 @@ class _PackedAttention(torch.autograd.Function):
             if from_elsewhere is not None:
                 for total, part in zip(grads[1:], from_elsewhere, strict=True):
                     total[:, :, group.prefix] += part
-        return *grads, None, None, None
+        grad_sinks = None
+        if sinks is not None:
+            share = (sinks.to(lse.dtype).view(1, -1, 1) - lse).exp()  # of a token's attention that the sink takes
+            grad_sinks = -(share * (grad.to(lse.dtype) * out).sum(-1)).sum((0, 2)).to(sinks.dtype)
+        return *grads, grad_sinks, None, None, None
+
+
+def _blocks(layout: PackedLayout, scores: Scores) -> Iterator[tuple[Block, Columns | None]]:
+    """What attends to what, with columns where they matter."""
+    columns = None if scores.window is None and scores.softcap is None else layout.columns.cpu()
+    for block in layout.blocks():
+        if columns is None:
+            yield block, None
+        else:
+            keys = columns if block.kept is None else block.kept.columns.cpu()
+            yield block, Columns(columns[block.queries], keys[block.keys])
 
 
 def _keys(block: Block, key: torch.Tensor, value: torch.Tensor, module: nn.Module) -> tuple[torch.Tensor, ...]:
@@ -146,26 +182,7 @@ def _keys(block: Block, key: torch.Tensor, value: torch.Tensor, module: nn.Modul
 def _merge(out: torch.Tensor, lse: torch.Tensor, block_out: torch.Tensor, block_lse: torch.Tensor) -> None:
     """Add the attention over more keys to `out` (1, H, L, D) and `lse` (1, H, L), in place."""
     total = torch.logaddexp(lse, block_lse)
-    old, new = (lse - total).exp().unsqueeze(-1), (block_lse - total).exp().unsqueeze(-1)
+    # Neither, where a query has seen nothing yet: both are -inf.
+    old, new = ((part - total).exp().nan_to_num(0.0).unsqueeze(-1) for part in (lse, block_lse))
     out.copy_(out * old + block_out * new)
     lse.copy_(total)
-
-
-def _attend(query, key, value, causal: bool, scale: float | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Output (1, H, L, D) and log-sum-exp (1, H, L)."""
-    if query.is_cuda:
-        return aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scale)[:2]
-    return aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
-
-
-def _attend_backward(grad, query, key, value, out, lse, causal: bool, scale: float | None) -> tuple[torch.Tensor, ...]:
-    """Gradients of query, key and value."""
-    if query.is_cuda:
-        unused = torch.zeros(2, dtype=torch.uint64, device=query.device)  # state of a dropout that there is not
-        lengths = None, None, query.size(2), key.size(2)
-        return aten._scaled_dot_product_flash_attention_backward(
-            grad, query, key, value, out, lse, *lengths, 0.0, causal, unused, unused, scale=scale
-        )
-    return aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad, query, key, value, out, lse, 0.0, causal, scale=scale
-    )

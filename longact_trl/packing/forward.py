@@ -37,7 +37,8 @@ def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
         for model, config, implementation in zip(models, configs, usual, strict=True):
             config._attn_implementation = register(implementation)
             decoder = (model.get_base_model() if is_peft_model(model) else model).base_model
-            handles.append(decoder.register_forward_hook(_leave_prefixes_out, with_kwargs=True))
+            handles.append(decoder.register_forward_pre_hook(_make_no_mask, with_kwargs=True))
+            handles.append(decoder.register_forward_hook(_for_each_row, with_kwargs=True))
         yield
     finally:
         for handle in handles:
@@ -46,9 +47,23 @@ def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
             config._attn_implementation = implementation
 
 
-def _leave_prefixes_out(decoder: nn.Module, args: tuple, kwargs: dict, output: BaseModelOutput) -> None:
-    if "shared_prefix" in kwargs:  # on a CPU, TRL's head would compute logits for every token
-        output.last_hidden_state = kwargs["shared_prefix"].segments_of(output.last_hidden_state)
+def _make_no_mask(decoder: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """Of the decoder alone: to TRL's head, which counts tokens of experts, packed rows are without padding."""
+    if "shared_prefix" not in kwargs:
+        return None
+    # Four dimensions: transformers makes no mask of its own. Empty: attention that is not ours fails.
+    return args, {**kwargs, "attention_mask": torch.empty(0, 0, 0, 0, device=kwargs["shared_prefix"].columns.device)}
+
+
+def _for_each_row(decoder: nn.Module, args: tuple, kwargs: dict, output: BaseModelOutput) -> None:
+    """Hidden states of segments only: on a CPU, TRL's head would compute logits for every token. Experts' scores of
+    a prefix once for each of its rows, as a load-balancing loss counts them."""
+    if "shared_prefix" in kwargs:
+        layout = kwargs["shared_prefix"]
+        output.last_hidden_state = layout.segments_of(output.last_hidden_state)
+        if getattr(output, "router_logits", None):
+            tokens = layout.tokens_of_rows()
+            output.router_logits = tuple(scores.flatten(0, -2)[tokens] for scores in output.router_logits)
 
 
 def forward_once(
@@ -87,7 +102,8 @@ def forward_once(
         `FusedCausalLMOutput`: As the model's: log-probs and entropies of shape (B, S - 1).
     """
     layout = plan(input_ids, attention_mask, prompt_length, turn)
-    if others or (len(layout.groups) == len(input_ids) and not turn.kept):
+    images = others.keys() - {"output_router_logits"}
+    if images or (len(layout.groups) == len(input_ids) and not turn.kept):
         return model(
             input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=fused_lm_head, **others
         )
@@ -100,7 +116,8 @@ def forward_once(
         position_ids=layout.columns.unsqueeze(0),
         shift_labels=layout.segments_of(layout.pack(next_labels)),
         fused_lm_head=fused_lm_head,
-        **_packed(layout),
+        shared_prefix=layout,
+        **others,
     )
     output.log_probs = layout.unpack(output.log_probs, labels.shape)[:, :-1]
     if output.entropy is not None:  # TRL asks no entropy of a reference model
@@ -156,7 +173,7 @@ def forward_stretch(model: nn.Module, stretch: Stretch | None, device: torch.dev
             position_ids=columns.unsqueeze(0),
             shift_labels=torch.full((1, 1), -100, device=device),
             fused_lm_head=True,
-            **_packed(layout),
+            shared_prefix=layout,
         )
     return output.log_probs.sum()
 
@@ -174,9 +191,3 @@ def _same_draws(stretch: Stretch, device: torch.device) -> Iterator[None]:
         for source, state in zip(sources, states.get(stretch.start, ()), strict=False):
             source.set_rng_state(state)
         yield
-
-
-def _packed(layout: PackedLayout) -> dict[str, Any]:
-    # Four dimensions: transformers makes no mask of its own. Empty: attention that is not ours fails.
-    mask = torch.empty(0, 0, 0, 0, device=layout.columns.device)
-    return {"attention_mask": mask, "shared_prefix": layout}

@@ -99,6 +99,12 @@ class PackedLayout:
         places = (self.segments_of(self.rows.unsqueeze(0))[0], self.segments_of(self.columns.unsqueeze(0))[0])
         return segments.new_zeros(shape).index_put(places, segments.squeeze(0))
 
+    def tokens_of_rows(self) -> torch.Tensor:
+        """Packed tokens (tokens of all rows,) row by row: those of a prefix once for each row that begins with it."""
+        tokens = torch.arange(len(self.rows), device=self.rows.device)
+        parts = (part for group in self.groups for segment in group.segments for part in (group.prefix, segment))
+        return torch.cat([tokens[part] for part in parts])
+
     def blocks(self) -> Iterator[Block]:
         """
         What attends to what: a group to what it has seen, a prefix to itself, all segments to their prefix, each

@@ -8,7 +8,7 @@ from ..settings.choices import OF_SHARED_PREFIXES
 
 DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
-OWN_MASK = ("doge", "nemotron")
+OWN_MASK = ("doge", "moshi", "nemotron")
 """Types of models that use transformers' AttentionInterface, and read the mask beside it."""
 LOOPS = ("hrm_text",)
 """Types of models that run a layer several times a forward, each with a K and V of its own."""
@@ -86,27 +86,59 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
         return f"{type(config).__name__} reads its attention mask itself."
     if config.model_type in LOOPS:
         return f"{type(config).__name__} runs its layers several times, and a prefix is kept once for each layer."
-    if others := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+    kinds = [*(getattr(config, "layer_types", None) or ()), *(getattr(config, "layers_block_type", None) or ())]
+    if others := set(kinds) - {"full_attention", "sliding_attention", "attention"}:
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
     if types := sorted(_rope_types(config) & ROPE_BY_LENGTH):
         return (
             f"{type(config).__name__} has rotary positions of type {types[0]!r}, whose frequencies depend on the "
             "width of the batch."
         )
-    for name in ("sliding_window", "attn_logit_softcapping", "attention_dropout"):
-        if value := getattr(config, name, None):
-            return f"{type(config).__name__} has `{name}`={value}, which packed attention does not compute."
-    requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
-    if requested == "eager" or (requested is None and not model_class._supports_sdpa):
-        return "`attn_implementation` is 'eager', which transformers cannot call by name. Write 'sdpa'."
-    coefficient = args.router_aux_loss_coef
-    if coefficient is None:
-        coefficient = getattr(config, "router_aux_loss_coef", 0)
-    if hasattr(config, "output_router_logits") and coefficient:
+    if getattr(config, "attention_dropout", None):
         return (
-            "a load-balancing loss would count a prompt once instead of for each row. Set `router_aux_loss_coef: 0`."
+            f"{type(config).__name__} has `attention_dropout`={config.attention_dropout}, which packed attention does "
+            "not compute."
+        )
+    requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
+    soft_cap = getattr(config, "attn_logit_softcapping", None)
+    if requested == "eager" and model_class._supports_sdpa and not soft_cap:  # which SDPA would leave out
+        return "`attn_implementation` is 'eager', which computes all scores of padded rows. Write 'sdpa'."
+    windows = getattr(config, "sliding_window", None) if _slides(config) else None
+    if args.device.type == "cuda" and (windows or soft_cap or not model_class._supports_sdpa):
+        return (
+            f"{type(config).__name__} has sliding windows, a soft-cap or attention sinks, which packed attention "
+            "computes on CPUs only so far."
+        )
+    if weighs_experts(config, args) and args.prefix_chunk_size is not None:
+        return (
+            "a load-balancing loss needs the experts' choices for a whole prompt, which `prefix_chunk_size` forwards "
+            "in parts. Set `router_aux_loss_coef: 0`, or no `prefix_chunk_size`."
         )
     return None
+
+
+def weighs_experts(config: PretrainedConfig, args: GRPOConfig) -> bool:
+    """
+    Whether TRL adds a load-balancing loss, in which each prompt counts once for each of its rows.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`GRPOConfig`):
+            Training arguments.
+
+    Returns:
+        `bool`: Whether.
+    """
+    text, coefficient = config.get_text_config(), args.router_aux_loss_coef
+    if coefficient is None:
+        coefficient = getattr(text, "router_aux_loss_coef", 0)
+    return hasattr(text, "output_router_logits") and bool(coefficient)
+
+
+def _slides(config: PretrainedConfig) -> bool:
+    """Whether any layer has a window: those named so, or all where layers are not named."""
+    return "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
 
 
 def _rope_types(config: PretrainedConfig) -> set[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset, IterableDataset, List, Value
+from torch import nn
 from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
@@ -21,6 +22,7 @@ from ..method.projections import find_projections
 from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
 from ..models.reading import model_class_of, skeleton_of, window_of
+from ..packing.obstacles import weighs_experts
 from ..rewards.tagged import answer_reward
 from .config import LongActConfig
 
@@ -134,6 +136,7 @@ def check_model_config(
     if model_class_of(config) is None:  # custom code: checked once the model is there
         return
     skeleton = skeleton_of(config)
+    check_what_trl_reads(skeleton, args)
     projections = find_projections(skeleton)
     if not STRATEGIES[args.strategy].masks:
         return
@@ -144,6 +147,33 @@ def check_model_config(
 
         with torch.device("meta"):
             GradientMasker(find_projections(get_peft_model(skeleton, deepcopy(adapter))))
+
+
+def check_what_trl_reads(model: nn.Module, args: LongActConfig) -> None:
+    """
+    Check that a model has what TRL's log-probs and its load-balancing loss take for granted. Without it,
+    [`~trl.GRPOTrainer`] dies in its first step.
+
+    Args:
+        model (`nn.Module`):
+            The model, with or without weights.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Raises:
+        `ValueError`: If it has not; names what is missing.
+    """
+    name, text = type(model).__name__, model.config.get_text_config()
+    if model.base_model is model:
+        raise ValueError(
+            f"TRL computes log-probs from the decoder below a model's LM head, and {name} has none under its "
+            f"`base_model_prefix` {model.base_model_prefix!r}: GRPOTrainer cannot train it."
+        )
+    if weighs_experts(model.config, args) and (not hasattr(text, "num_experts") or not getattr(text, "is_moe", True)):
+        raise ValueError(
+            f"TRL's load-balancing loss reads `num_experts` and the experts' scores, and {type(text).__name__} has no "
+            "such field, or no experts. Set `router_aux_loss_coef: 0`."
+        )
 
 
 def check_rope(config: PretrainedConfig, args: LongActConfig) -> None:

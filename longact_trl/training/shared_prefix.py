@@ -74,10 +74,13 @@ class SharedPrefixTrainer(GRPOTrainer):
             return inputs
         first = self._step % self.args.steps_per_generation
         if self._buffered_inputs is not before:  # a new generation, which TRL has shuffled
-            self._buffered_inputs = regroup(self._buffered_inputs, exchange_window(self.args))
+            window = 1 if self.aux_loss_enabled else exchange_window(self.args)
+            self._buffered_inputs = regroup(self._buffered_inputs, window)
             inputs = self._buffered_inputs[first]
         if not self._turns:
             to_come = self.current_gradient_accumulation_steps - self._num_trained
+            if self.aux_loss_enabled:  # of a micro-batch's tokens, all of which have to be in it
+                to_come = 1
             batches = self._buffered_inputs[first : first + to_come]
             self._turns = self._take_turns(
                 torch.cat([batch["prompt_ids"] for batch in batches]),

@@ -74,7 +74,7 @@ class StrangeAttention(nn.Module):
 @pytest.mark.parametrize(
     "model, message",
     [
-        (nn.Sequential(nn.Linear(4, 4)), "Sequential has no attention layer.*strategy: dense"),
+        (nn.Sequential(nn.Linear(4, 4)), "Sequential has no attention layer.*with GRPOTrainer"),
         (nn.Sequential(StrangeAttention()), r"does not know those of 0 \(StrangeAttention: wild\).*CONTRIBUTING"),
     ],
 )

@@ -7,7 +7,8 @@ from torch.utils._pytree import tree_leaves
 from transformers.integrations import flash_attention
 
 from helpers.models import make_decoder
-from longact_trl.packing.attention import SUFFIX, _attend, _attend_backward, packed_attention
+from longact_trl.packing.attention import SUFFIX, packed_attention
+from longact_trl.packing.blocks import Scores, attend, attend_backward
 from longact_trl.packing.forward import packed_attention_in
 from longact_trl.packing.layout import Group, PackedLayout
 
@@ -40,9 +41,9 @@ def test_the_kernels_of_a_gpu_take_the_same_calls():
             torch.empty(1, heads, tokens, 16, dtype=torch.bfloat16, device="cuda")
             for heads, tokens in ((4, 5), (2, 9), (2, 9))
         )
-        out, lse = _attend(query, key, value, causal=False, scale=0.2)
+        out, lse = attend(query, key, value, False, Scores(0.2), None)
         assert (out.shape, out.dtype, lse.shape, lse.dtype) == (query.shape, query.dtype, (1, 4, 5), torch.float32)
-        grads = _attend_backward(out, query, key, value, out, lse, causal=False, scale=0.2)
+        grads = attend_backward(out, query, key, value, out, lse, False, Scores(0.2), None)
         assert [grad.shape for grad in grads] == [query.shape, key.shape, value.shape]
 
 

@@ -6,6 +6,7 @@ from transformers import (
     Gemma2Config,
     Gemma3Config,
     GptOssConfig,
+    HrmTextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -274,13 +275,10 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
     [
         (LlamaConfig(), {"policy_loss": "kl_cov", "num_iterations": 2}, "has a kink at zero"),
         (LlamaConfig(), {"model_init_kwargs": {"attn_implementation": "eager"}}, "Write 'sdpa'"),
-        (MistralConfig(sliding_window=64), {}, "`sliding_window`=64"),
-        (Qwen3Config(use_sliding_window=True, max_window_layers=1), {}, "layers of sliding_attention"),
-        (Gemma2Config(layer_types=["full_attention"] * 26, sliding_window=None), {}, "`attn_logit_softcapping`=50.0"),
+        (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), {}, "'dynamic'"),
+        (HrmTextConfig(), {}, "runs its layers several times"),
         (LlamaConfig(attention_dropout=0.1), {}, "`attention_dropout`=0.1"),
-        (GptOssConfig(), {}, "sliding_attention"),
         (Gemma3Config(), {}, "also reads images"),
-        (Qwen3MoeConfig(), {}, "load-balancing loss"),
         (MambaConfig(), {}, "does not take its attention function"),
         (OPTConfig(), {}, "has no rotary positions"),
         (NemotronConfig(), {}, "reads its attention mask itself"),
@@ -296,11 +294,17 @@ def test_what_it_refuses(tmp_path, config, settings, message):
 
 @pytest.mark.parametrize(
     "config",
-    [LlamaConfig(), Qwen3Config(), MistralConfig(sliding_window=None), Qwen3MoeConfig(router_aux_loss_coef=0.0)],
+    [LlamaConfig(), Qwen3Config(), MistralConfig(), Gemma2Config(), GptOssConfig(), Qwen3MoeConfig()],
 )
 def test_what_it_takes(tmp_path, config):
     assert shares_prefixes(config, make_args(tmp_path, shared_prefix="on"))
     assert not shares_prefixes(config, make_args(tmp_path, shared_prefix="off"))
+
+
+def test_a_load_balancing_loss_needs_whole_prompts(tmp_path):
+    with pytest.raises(ValueError, match="`prefix_chunk_size=8` cannot work: a load-balancing loss"):
+        shares_prefixes(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8))
+    assert shares_prefixes(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8, router_aux_loss_coef=0.0))
 
 
 def test_it_refuses_a_rank_with_one_completion(tmp_path):

@@ -1,0 +1,42 @@
+"""Published checkpoints hold a vision tower beside the decoder: from such a folder to a trained one, and back."""
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from helpers.families import tiny_model
+from helpers.models import make_tokenizer
+from helpers.trainers import make_args, make_prompts, spread_reward
+from longact_trl import LongActTrainer
+from longact_trl.method.projections import row_dim
+from longact_trl.models.reading import model_class_of
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "gemma4", "gpt_oss", "deepseek_v3"])
+def test_a_folder_is_trained_saved_and_loaded_by_plain_transformers(family, tmp_path):
+    tiny_model(family).save_pretrained(tmp_path / "base")
+    make_tokenizer().save_pretrained(tmp_path / "base")
+    trainer = LongActTrainer(
+        str(tmp_path / "base"),
+        spread_reward,
+        make_args(tmp_path / "run", max_steps=2, num_generations=2),
+        make_prompts(),
+        processing_class=make_tokenizer(),
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "trained"))
+    before, after = (load(tmp_path / folder) for folder in ("base", "trained"))
+    assert type(after) is type(before) is model_class_of(before.config)
+    for p in trainer.mask_refresh.projections:
+        name = p.name.partition(":")[0]
+        old, new = (m.get_submodule(name).weight for m in (before, after))
+        moved = (old != new).t() if row_dim(p.module) else old != new
+        ever = trainer.mask_refresh.ever_selected[p.name]
+        assert not moved[p.rows].any(1)[~ever].any() and moved[p.rows].any(), p.name
+    frozen = {name: value for name, value in before.named_parameters() if "vision" in name or "visual" in name}
+    assert all(torch.equal(value, after.get_parameter(name)) for name, value in frozen.items())
+
+
+def load(folder):
+    config = AutoConfig.from_pretrained(folder)
+    return model_class_of(config).from_pretrained(folder)
