@@ -10,6 +10,7 @@ from rich.text import Text
 from . import data, machine, settings
 from .launch import LaunchError
 from .memory.plan import GIB, RESERVE, MemoryPlan, plan
+from .shown_prompts import shown_prompts
 from .subject import Subject, read_subject
 from .verdict import FAIL, PASS, UNKNOWN, WARN, CannotCheck, Verdict, verdict_of
 
@@ -84,6 +85,11 @@ def check_run(*args, console: Console | None = None, **kwargs) -> int:
         lengths, window = subject.known.get("prompt_lengths"), subject.known.get("window")
         if lengths and lengths[0] and window and window[0]:
             console.print(histogram(lengths[0], window[0]))
+        if lengths and lengths[0] and subject.known.get("reward_functions"):
+            try:
+                console.print(shown_prompts(subject))
+            except (CannotCheck, ValueError):
+                pass  # a gold answer is unusable, and a verdict says so
         if shape := subject.known.get("shape"):
             try:
                 console.print(
