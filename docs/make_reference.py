@@ -13,15 +13,15 @@ from trl import GRPOConfig
 
 from longact_trl import LongActConfig
 from longact_trl.check import machine, settings
-from longact_trl.check.memory.plan import GIB, RESERVE, plan
+from longact_trl.check.memory.plan import CHUNK, GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
 from longact_trl.method.sparsity import num_selected
 
 
 DOCS = Path(__file__).parent
 RECIPES = DOCS.parent / "recipes"
-WINDOWS = (16_384, 32_768, 65_536, 131_072)
-GPUS = (2, 4, 8, 16, 32)
+WINDOWS = (16_384, 32_768, 65_536, 131_072, 262_144)
+GPUS = (1, 2, 4, 8, 16)
 NODE = 8
 """GPUs of the paper's runs."""
 ARMS_IN_ORDER = [("sft_", ""), ("paper/", "_dense"), ("", "")]
@@ -93,39 +93,88 @@ def said_of(name: str) -> tuple[str, ...]:
 
 
 def memory_guide() -> str:
-    """The memory plan of `longact check` over lengths and GPU counts."""
+    """The memory plan of `longact check` over lengths, GPU counts and ways to share a prompt."""
+    subjects = {
+        (model, adapter): read_subject(f"{model}.yaml", ADAPTER if adapter else [], 8)
+        for model in ("qwen3_8b", "qwen3_4b")
+        for adapter in (False, True)
+    }
+    names = {key: f"{key[0][6:].upper()}{', LoRA' if key[1] else ''}" for key in subjects}
+    longest = [
+        (str(gpus), *(longest_that_fits(subject, gpus) for subject in subjects.values())) for gpus in (1, 2, 4, 8)
+    ]
+    kept = 2 * WINDOWS[3] * subjects["qwen3_8b", False].shape.kv_elements * 2 / GIB  # K, V and gradients in bfloat16
     page = f"""# Memory guide
 
 Made by `python docs/make_reference.py` with the formulas of `longact check`, which prints the same for your own
-configuration and says what to change where it does not fit. GiB on each GPU at the peak of a training step under
-ZeRO-3 with bfloat16, gradient checkpointing and 4 completions of 4,096 tokens in a micro-batch, by the tokens of
-prompt and completion together.
+configuration and says what to change where it does not fit. ZeRO-3 with bfloat16, gradient checkpointing, completions
+of 4,096 tokens. A length is that of prompt and completion together.
 
-{READING}
+## Which context fits on 80 GB, and the lines to write
+
+{table(("GPUs", *names.values()), longest)}
+¹ As shipped, four completions in a micro-batch. The others need these lines in the YAML or on the command line, which
+change memory and time and no gradient:
+
+```yaml
+# ² one row at a time beside a chunk of the prompt         # ³ K and V of the prompt wait in the host's memory
+per_device_train_batch_size: 1                             per_device_train_batch_size: 1
+gradient_accumulation_steps: 16                            gradient_accumulation_steps: 16
+prefix_chunk_size: {CHUNK}                                    prefix_chunk_size: {CHUNK}
+                                                           prefix_offload: true
+```
+
+With ³ the host holds K, V and their gradients instead, for each GPU: {kept:.0f} GiB at 128k tokens of the 8B. LoRA is
+`{" ".join(ADAPTER)}`; its frozen weights are sharded, too. All figures
+contain 4 GiB to spare. While vLLM generates, it takes its own share (0.35 of the GPU) beside the sharded weights and the
+optimizer, and its KV cache must hold a sequence: `longact check` says whether it does. Qwen3 needs YaRN above 40,960
+tokens. The formulas are within 8 % of measured peaks on the CPU (`benchmarks/memory_plan.py`); no GPU has been measured
+yet.
+
+# GiB on each GPU at the peak of a training step
+
+**Bold** fits into 80 GB.
 """
     head = ("GPUs", *(f"{window // 1024}k" for window in WINDOWS))
-    for model in ("qwen3_8b", "qwen3_4b"):
-        for mode, title in (("auto", "a prompt forwarded once for its completions"), ("off", "`shared_prefix: off`")):
-            rows = [(str(gpus), *peaks(model, mode, gpus)) for gpus in GPUS]
-            page += f"\n## {model}.yaml, {title}\n\n{table(head, rows)}"
+    for (model, adapter), subject in subjects.items():
+        for title, changes in WAYS.items():
+            if adapter and not changes.get("chunk"):
+                continue
+            rows = [(str(gpus), *(cell(*peak(subject, gpus, w, changes)) for w in WINDOWS)) for gpus in GPUS]
+            page += f"\n## {model}.yaml{', LoRA' if adapter else ''}, {title}\n\n{table(head, rows)}"
     return page
 
 
-READING = """**Bold** fits into 80 GB; the figures contain 4 GiB to spare. While vLLM generates, it takes its own share
-(0.35 of the GPU) beside the sharded weights and the optimizer. Qwen3 needs YaRN above 40,960 tokens. The formulas are
-within 8 % of measured peaks on the CPU (`benchmarks/memory_plan.py`);
-no GPU has been measured yet."""
+ADAPTER = ["--use_peft", "true", "--lora_target_modules", "all-linear", "--lora_r", "16"]
+IN_CHUNKS = {"batch": 1, "micro_batches": 16, "accumulates": True, "chunk": CHUNK}
+WAYS = {
+    "four completions of a prompt in a micro-batch": {},
+    "`shared_prefix: off`": {"shared_prefix": False},
+    f"one row a micro-batch, `prefix_chunk_size: {CHUNK}`": IN_CHUNKS,
+}
 
 
-def peaks(model: str, mode: str, gpus: int) -> list[str]:
-    subject = read_subject(f"{model}.yaml", ["--shared_prefix", mode], gpus)
+def peak(subject, gpus: int, window: int, changes: dict) -> tuple[int, bool]:
+    """Bytes at the peak of a training step, and whether they fit."""
     load = subject.load()
-    cells = []
-    for window in WINDOWS:
-        at_length = dataclasses.replace(load, prompt=window - load.completion)
-        total = plan(subject.shape, subject.placement, at_length, subject.gpu_bytes).training_peak + RESERVE
-        cells.append(f"**{total / GIB:.0f}**" if total <= subject.gpu_bytes else f"{total / GIB:.0f}")
-    return cells
+    at_length = dataclasses.replace(load, prompt=window - load.completion, **changes)
+    placement = dataclasses.replace(subject.placement, ranks=gpus)
+    total = plan(subject.shape, placement, at_length, subject.gpu_bytes).training_peak + RESERVE
+    return total, total <= subject.gpu_bytes
+
+
+def cell(total: int, fits: bool) -> str:
+    return f"**{total / GIB:.0f}**" if fits else f"{total / GIB:.0f}"
+
+
+def longest_that_fits(subject, gpus: int) -> str:
+    """By the first way that reaches it, of those marked in the page."""
+    best = 0, ""
+    for mark, changes in (("¹", {}), ("²", IN_CHUNKS), ("³", IN_CHUNKS | {"offload_prefix": True})):
+        for window in WINDOWS:
+            if window > best[0] and peak(subject, gpus, window, changes)[1]:
+                best = window, mark
+    return f"{best[0] // 1024}k {best[1]}" if best[0] else "none"
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

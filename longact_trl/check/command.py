@@ -23,6 +23,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "model and λ": settings.model,
     "rope and window": settings.rope,
     "attention": settings.attention,
+    "shared prompts": settings.shared_prompts,
     "rewards": data.rewards,
     "end of turn": data.turns,
     "dataset": data.dataset,
@@ -34,7 +35,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "Hub": machine.hub,
     "resume": machine.resume,
 }
-RL_ONLY = {"starts from", "rewards", "gold answers", "prompt lengths"}
+RL_ONLY = {"shared prompts", "starts from", "rewards", "gold answers", "prompt lengths"}
 COLOURS = {PASS: "green", WARN: "yellow", FAIL: "bold red", UNKNOWN: "cyan"}
 BINS, BAR = 10, 40
 

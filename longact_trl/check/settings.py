@@ -1,6 +1,7 @@
 """Checks of what the configuration says. Each returns what it found, or raises what is wrong."""
 
 from importlib.util import find_spec
+from math import gcd
 
 from transformers.utils import is_kernels_available
 from trl import get_peft_config
@@ -8,6 +9,7 @@ from trl import get_peft_config
 from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
 from ..models.reading import window_of, yarn_reach
+from ..packing.obstacles import obstacle, shares_prefixes
 from ..training.preflight import check_model_config, check_rope
 from .subject import Subject
 from .verdict import CannotCheck, Caution
@@ -115,3 +117,22 @@ def attention(subject: Subject) -> str:
             "train (`pip install kernels`), or write `attn_implementation: sdpa`"
         )
     return name
+
+
+def shared_prompts(subject: Subject) -> str:
+    """Whether a prompt is forwarded once, and how often where ranks divide its group."""
+    args = subject.args
+    if not shares_prefixes(subject.model_config, args):
+        why = obstacle(subject.model_config, args) if args.shared_prefix != "off" else None
+        return "each completion forwards its prompt again" + (f": {why.removesuffix('.')}" if why else "")
+    chunks = f", {args.prefix_chunk_size:,} tokens at a time" if args.prefix_chunk_size else ""
+    group, micro, micro_batches = args.num_generations, args.per_device_train_batch_size, args.steps_per_generation
+    if micro * micro_batches % group == 0:
+        return f"a prompt is forwarded once for its {group} completions{chunks}"
+    whole = group // gcd(group, micro)  # micro-batches that hold whole groups
+    together = micro_batches == args.gradient_accumulation_steps
+    name = "gradient_accumulation_steps" if together else "steps_per_generation"
+    return Caution(
+        f"a rank generates {micro * micro_batches} completions, so some groups of {group} lie on several ranks, and each "
+        f"of these forwards the prompt{chunks}. Write `{name}: {-(-micro_batches // whole) * whole}` to keep groups whole"
+    )

@@ -59,6 +59,7 @@ def model_with(folder: Path, template: str | None = None, **changes) -> str:
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 4096}
 GPUS = {"use_cpu": None, "bf16": True, "dtype": "bfloat16"}
+EAGER = {"attn_implementation": "eager"}
 VLLM = {**GPUS, "use_vllm": True, "vllm_mode": "colocate"}
 LORA = {"use_peft": True, "lora_target_modules": ["q_proj", "k_proj"], "lora_r": 4}
 MANY = {**GPUS, "per_device_train_batch_size": 512, "gradient_checkpointing": False}
@@ -68,6 +69,10 @@ CASES = {  # check: changes of the configuration, arguments of the check, verdic
     "no such file": ("configuration", None, {}, FAIL, "There is no config"),
     "λ of 0": ("configuration", {"sparsity_ratio": 0}, {}, FAIL, "smallest usable value"),
     "uneven groups": ("configuration", {"num_generations": 6}, {}, FAIL, r"\(16\) must be divisible by .* \(6\)"),
+    "groups on ranks": ("shared prompts", {**GPUS, "per_device_train_batch_size": 4}, {}, WARN, "steps: 2` to keep"),
+    "in chunks": ("shared prompts", {"prefix_chunk_size": 512}, {}, PASS, "once for its 8 completions, 512 tokens at"),
+    "no chunks": ("shared prompts", {"prefix_chunk_size": 9, **EAGER}, {}, FAIL, "`prefix_chunk_size=9` cannot work"),
+    "not shared": ("shared prompts", EAGER, {}, PASS, "its prompt again: `attn_implementation` is 'eager'"),
     "tensor parallel": ("batch", {**VLLM, "vllm_tensor_parallel_size": 3}, {}, FAIL, "does not divide 8 ranks"),
     "8 GPUs, 1 process": ("sharding", GPUS, {"accelerate_config": "single_process.yaml", "gpus": 8}, FAIL, "7 of 8"),
     "λ below one channel": ("model and λ", {"sparsity_ratio": 0.03}, {}, FAIL, "selects none of the 32 channels"),

@@ -22,6 +22,7 @@ from longact_trl.check.subject import SHIPPED_CONFIGS
 TINY = (128, 384, 3, 4, 2, 32, 2048)
 CPU = dict(group=2, accumulates=False, weight_bytes=4, compute_bytes=4, attention="sdpa", device="cpu")
 SHARED = {name: value for name, value in CPU.items() if name != "group"}
+ACROSS = SHARED | {"accumulates": True}
 QWEN3_8B = shape_of(AutoConfig.from_pretrained(SHIPPED_CONFIGS / "Qwen3-8B"))
 PAPER = Load(1, 28672, 4096, 16, vllm_share=0.35, vllm_sleeps=True)
 
@@ -35,8 +36,14 @@ PAPER = Load(1, 28672, 4096, 16, vllm_share=0.35, vllm_sleeps=True)
         (True, Load(4, 500, 8, generated=8, checkpointing=True, **{**CPU, "accumulates": True}), "the top layer"),
         (True, Load(2, 16, 4, generated=2, checkpointing=True, **CPU), "the lowest layer"),
         (True, Load(4, 500, 40, 4, True, generated=4, checkpointing=False, **SHARED), "the top layer"),
+        (
+            True,
+            Load(1, 500, 40, 4, True, micro_batches=4, generated=4, checkpointing=False, **ACROSS),
+            "the top layer",
+        ),
+        (True, Load(1, 1000, 8, 2, True, 400, micro_batches=2, generated=2, **ACROSS), "the top layer"),
     ],
-    ids=["head", "head_checkpointed", "layers", "checkpoints", "parameters", "shared_prefix"],
+    ids=["head", "head_checkpointed", "layers", "checkpoints", "parameters", "shared_prefix", "one_row", "chunks"],
 )
 def test_the_peak_is_within_15_percent_of_the_measured_one(monkeypatch, narrow, load, moment):
     if narrow:

@@ -24,6 +24,8 @@ HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768
 """Tile of logits that TRL's fused LM head makes at a time."""
 TILE_COPIES = {"cuda": 0.0, "cpu": 7.25}
 """Tiles beside it in the head's backward: Triton works in place, torch operations make new tensors."""
+CHUNK = 2048
+"""A `prefix_chunk_size` to suggest: as many tokens as fill a GPU, and few beside a prompt that does not fit."""
 VLLM_WORKSPACE = 2 * GIB
 """What vLLM takes of its share beside weights and KV cache. An assumption, not measured here."""
 
@@ -179,6 +181,23 @@ def training_moment(shape: ModelShape, placement: Placement, load: Load, gradien
     return max(moments, key=lambda moment: moment[1] + moment[2])
 
 
+def kept_bytes(shape: ModelShape, load: Load) -> int:
+    """
+    K and V of a prompt that several passes share, and their gradients.
+
+    Args:
+        shape (`ModelShape`):
+            The model.
+        load (`Load`):
+            What is computed.
+
+    Returns:
+        `int`: Bytes on the GPU; with `prefix_offload` of one layer, while the host has them all.
+    """
+    each = load.prompt * shape.kv_elements * load.compute_bytes
+    return load.kept_copies * (each // shape.layers if load.offload_prefix else each)
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """
@@ -234,13 +253,15 @@ def plan(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0
     held = {"weights": state["weights"], "optimizer": state["optimizer"]}
     if load.reference:
         held["reference model"] = shape.parameters * load.compute_bytes // placement.share_of("weights")
-    moment, activations, gradients = training_moment(shape, placement, load, state["gradients"])
+    moments = [training_moment(shape, placement, each, state["gradients"]) for each in load.passes()]
+    moment, activations, gradients = max(moments, key=lambda moment: moment[1] + moment[2])
     vllm = int(load.vllm_share * gpu_bytes)
     transient = transient_weights(shape, placement, load)
     training = {
         **held,
         "gradients": gradients,
         "activations": activations,
+        "kept K and V": kept_bytes(shape, load),
         "gathered weights and buckets": transient,
         "vLLM": 0 if load.vllm_sleeps else vllm,
     }
@@ -285,7 +306,13 @@ def changes_that_fit(shape: ModelShape, placement: Placement, load: Load, gpu_by
         "vllm_enable_sleep_mode: true": (placement, replace(load, vllm_sleeps=True)),
         "per_device_train_batch_size: 1, with more accumulation": (
             placement,
-            replace(load, batch=1, accumulates=True),
+            replace(load, batch=1, accumulates=True, micro_batches=max(load.micro_batches, load.batch)),
+        ),
+        f"prefix_chunk_size: {CHUNK}": (placement, replace(load, chunk=CHUNK)),
+        "prefix_offload: true": (placement, replace(load, offload_prefix=True)),
+        f"per_device_train_batch_size: 1, with more accumulation, and prefix_chunk_size: {CHUNK}": (
+            placement,
+            replace(load, batch=1, accumulates=True, micro_batches=max(load.micro_batches, load.batch), chunk=CHUNK),
         ),
         "attn_implementation: flash_attention_2": (placement, replace(load, attention="flash_attention_2")),
         "beta: 0": (placement, replace(load, reference=False)),

@@ -1,6 +1,6 @@
 """What decides how much memory a rank takes: where the state of training lies, and what is computed at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ class Load:
             G, completions of a prompt (`num_generations`); only `shared_prefix` and generation use it.
         shared_prefix (`bool`, *optional*, defaults to `False`):
             Whether the completions of a prompt share one forward of it.
+        chunk (`int`, *optional*):
+            `prefix_chunk_size`.
+        offload_prefix (`bool`, *optional*, defaults to `False`):
+            `prefix_offload`.
+        micro_batches (`int`, *optional*, defaults to `1`):
+            Micro-batches of a step over which a rank's group can lie.
         checkpointing (`bool`, *optional*, defaults to `True`):
             Gradient checkpointing.
         accumulates (`bool`, *optional*, defaults to `True`):
@@ -86,6 +92,9 @@ class Load:
     completion: int
     group: int = 1
     shared_prefix: bool = False
+    chunk: int | None = None
+    offload_prefix: bool = False
+    micro_batches: int = 1
     checkpointing: bool = True
     accumulates: bool = True
     weight_bytes: int = 2
@@ -110,3 +119,25 @@ class Load:
         """N, positions whose logits are computed: completions on a GPU or behind a shared prefix, else every one."""
         completions = self.device == "cuda" or self.shared_prefix
         return self.batch * self.completion if completions else self.tokens - self.batch
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether a prompt is longer than a chunk, so that it runs apart from the rows."""
+        return self.shared_prefix and self.chunk is not None and self.prompt > self.chunk
+
+    @property
+    def kept_copies(self) -> int:
+        """
+        Tensors as large as a prompt's K and V that are kept beside the pass that needs most: K, V, gK and gV beside a
+        chunk; gK and gV beside the last micro-batch of a group, which has the prompt in its graph.
+        """
+        across = self.shared_prefix and self.micro_batches > 1 and self.batch < self.group
+        return 2 if self.in_chunks else int(across)
+
+    def passes(self) -> list["Load"]:
+        """The passes with gradient of a step that differ in size: the micro-batch, or its rows and a chunk."""
+        if not self.in_chunks:
+            return [self]
+        whole = replace(self, chunk=None)
+        rows = replace(whole, prompt=1, shared_prefix=False)  # the prompt's last token
+        return [rows, replace(whole, batch=1, prompt=self.chunk, completion=0, checkpointing=False)]
