@@ -113,23 +113,23 @@ of 4,096 tokens. A length is that of prompt and completion together.
 ## Which context fits on 80 GB, and the lines to write
 
 {table(("GPUs", *names.values()), longest)}
-¹ As shipped, four completions in a micro-batch. The others need these lines in the YAML or on the command line, which
-change memory and time and no gradient:
+The longest of 16k to 256k that fits: as shipped, with four completions in a micro-batch / with the lines on the left /
+with those on the right. They change memory and time and no gradient, in the YAML or on the command line:
 
 ```yaml
-# ² one row at a time beside a chunk of the prompt         # ³ K and V of the prompt wait in the host's memory
+# one row at a time, and a chunk of the prompt             # and K and V of the prompt wait in the host's memory
 per_device_train_batch_size: 1                             per_device_train_batch_size: 1
 gradient_accumulation_steps: 16                            gradient_accumulation_steps: 16
 prefix_chunk_size: {CHUNK}                                    prefix_chunk_size: {CHUNK}
                                                            prefix_offload: true
 ```
 
-With ³ the host holds K, V and their gradients instead, for each GPU: {kept:.0f} GiB at 128k tokens of the 8B. LoRA is
+On the right the host holds K, V and their gradients, for each GPU: {kept:.0f} GiB at 128k tokens of the 8B. LoRA is
 `{" ".join(ADAPTER)}`; its frozen weights are sharded, too. All figures
-contain 4 GiB to spare. While vLLM generates, it takes its own share (0.35 of the GPU) beside the sharded weights and the
-optimizer, and its KV cache must hold a sequence: `longact check` says whether it does. Qwen3 needs YaRN above 40,960
-tokens. The formulas are within 8 % of measured peaks on the CPU (`benchmarks/memory_plan.py`); no GPU has been measured
-yet.
+contain 4 GiB to spare. While vLLM generates, it takes its own share (0.35 of the GPU) beside the sharded weights and
+the optimizer, and its KV cache must hold a sequence: `longact check` says whether it does. Qwen3 needs YaRN above
+40,960 tokens. The formulas are within 8 % of measured peaks on the CPU (`benchmarks/memory_plan.py`); no GPU has been
+measured yet.
 
 # GiB on each GPU at the peak of a training step
 
@@ -168,13 +168,10 @@ def cell(total: int, fits: bool) -> str:
 
 
 def longest_that_fits(subject, gpus: int) -> str:
-    """By the first way that reaches it, of those marked in the page."""
-    best = 0, ""
-    for mark, changes in (("¹", {}), ("²", IN_CHUNKS), ("³", IN_CHUNKS | {"offload_prefix": True})):
-        for window in WINDOWS:
-            if window > best[0] and peak(subject, gpus, window, changes)[1]:
-                best = window, mark
-    return f"{best[0] // 1024}k {best[1]}" if best[0] else "none"
+    """In each of the ways that are numbered in the page."""
+    ways = ({}, IN_CHUNKS, IN_CHUNKS | {"offload_prefix": True})
+    longest = [max((w for w in WINDOWS if peak(subject, gpus, w, changes)[1]), default=0) for changes in ways]
+    return " / ".join(f"{window // 1024}k" if window else "–" for window in longest)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -133,6 +133,7 @@ def shared_prompts(subject: Subject) -> str:
     together = micro_batches == args.gradient_accumulation_steps
     name = "gradient_accumulation_steps" if together else "steps_per_generation"
     return Caution(
-        f"a rank generates {micro * micro_batches} completions, so some groups of {group} lie on several ranks, and each "
-        f"of these forwards the prompt{chunks}. Write `{name}: {-(-micro_batches // whole) * whole}` to keep groups whole"
+        f"a rank generates {micro * micro_batches} completions, so some groups of {group} lie on several ranks, and "
+        f"each of these forwards the prompt{chunks}. Write `{name}: {-(-micro_batches // whole) * whole}` to keep "
+        "groups whole"
     )

@@ -38,7 +38,7 @@ def verdicts_of(*args, **kwargs) -> dict[str, tuple[str, str]]:
 def test_a_good_configuration_passes_every_check(write):
     verdicts = verdicts_of(write())
     assert {name: status for name, (status, _) in verdicts.items()} == dict.fromkeys(verdicts, PASS)
-    assert len(verdicts) == 17
+    assert len(verdicts) == 18
     assert verdicts["batch"][1].endswith("16 sequences a step; a generation of 2 prompts × 8 completions lasts 1 step")
     assert (
         "floor(0.3·32) = 9 channels (28.1%) of each of 8 query and 4 key heads in 2 layers"
