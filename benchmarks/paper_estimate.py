@@ -4,7 +4,8 @@
 
 Nothing is measured here. Operations are counted as `benchmarks/shared_prefix.py` counts the bound that it compares
 with measured ratios, memory is the plan of `longact check`. Time is operations over what the GPUs deliver at an
-assumed utilisation, for scoring and training; generation comes on top and is the same for all.
+assumed utilisation, for scoring and training; generation comes on top and is the same for all. A rank has one prompt,
+whose K and V of the scoring pass serve the training: it is forwarded twice a step at any micro-batch size.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from shared_prefix import flops
 
-from longact_trl.check.memory.plan import GIB, RESERVE, plan
+from longact_trl.check.memory.plan import CHUNK, GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
 
 
@@ -33,26 +34,28 @@ def main() -> None:
 
     title = f"{options.config}, {options.gpus} GPUs, {P:,} + {C:,} tokens, at {options.utilisation:.0%} of the peak"
     table = Table(title=title, title_justify="left")
-    for column in ("completions behind a prompt", "PFLOP a step", "minutes a step", "ratio", "GiB at the peak"):
+    for column in ("rows a micro-batch", "prompts", "PFLOP a step", "minutes a step", "ratio", "GiB at the peak"):
         table.add_column(column, justify="right")
     first = None
-    for shared in (1, 2, 4, 8, 16):
-        overrides = ["--shared_prefix", "auto" if shared > 1 else "off"]
-        overrides += ["--per_device_train_batch_size", str(shared), "--gradient_accumulation_steps", str(16 // shared)]
+    ways = [(4, "off", ()), *((rows, "auto", ()) for rows in (1, 2, 4, 8, 16))]
+    ways.append((1, "auto", ("--prefix_chunk_size", str(CHUNK))))
+    for rows, mode, more in ways:
+        overrides = ["--shared_prefix", mode, *more]
+        overrides += ["--per_device_train_batch_size", str(rows), "--gradient_accumulation_steps", str(16 // rows)]
         subject = read_subject(options.config, overrides, options.gpus)
         config, args = subject.model_config, subject.args
-        batches = options.gpus * args.gradient_accumulation_steps
-        arm = "shared" if shared > 1 else "trl"
-        total = batches * sum(
-            flops(config, (P, shared, C), arm, kind, args.gradient_checkpointing, on_gpu=True)
+        arm = "trl" if mode == "off" else "shared"
+        total = options.gpus * sum(
+            flops(config, (P, 16, C), arm, kind, args.gradient_checkpointing, on_gpu=True)
             for kind in ("scoring", "training")
         )
         first = first or total
         minutes = total / (options.gpus * H800_BF16 * options.utilisation) / 60
         load = dataclasses.replace(subject.load(), prompt=P, completion=C)
         peak = plan(subject.shape, subject.placement, load, subject.gpu_bytes).training_peak + RESERVE
-        name = "1 (TRL)" if shared == 1 else str(shared)
-        table.add_row(name, f"{total / 1e15:,.0f}", f"{minutes:.1f}", f"{first / total:.2f}", f"{peak / GIB:.0f}")
+        name = "each time" if mode == "off" else f"chunks of {CHUNK:,}" if more else "once"
+        numbers = f"{total / 1e15:,.0f}", f"{minutes:.1f}", f"{first / total:.2f}", f"{peak / GIB:.0f}"
+        table.add_row(str(rows), name, *numbers)
     Console().print(table)
 
 

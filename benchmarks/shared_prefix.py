@@ -4,7 +4,8 @@
     python benchmarks/shared_prefix.py --grid 1024,8,128 2048,16,256 --repeats 5
     python benchmarks/shared_prefix.py --scale --layers 4       # prompts from 256 to 8,192 tokens
 
-A micro-batch P,G,C is one group: a prompt of P tokens in G rows, each with a completion of C. Both arms call the
+P,G,C is one group: a prompt of P tokens in G rows, each with a completion of C. It is one micro-batch, or with
+`--micro-batch 1 2 4` several of so many rows, of one optimizer step. Both arms call the
 model as `GRPOTrainer._get_per_token_logps_and_entropies` does, with TRL's fused LM head: `trl` as it is, `shared`
 through this package. `training` is a forward and a backward pass, with gradient checkpointing as is TRL's default;
 `scoring` is a forward pass without gradient. The arms live in two processes and take turns, so that whatever else the
@@ -16,7 +17,8 @@ step of TRL.
 The bound is the ratio of floating-point operations: two for each weight and token in linear layers, 4·D for each pair
 of query and key in each head; three times as much with a backward pass (3.5 in attention, whose flash kernels compute
 scores again) and once more for what checkpointing computes again. On a CPU, TRL's LM head runs on every
-position, and here on segments only; on a GPU on completions only. The bound counts what runs.
+position, and here on segments only; on a GPU on completions only. The bound counts what runs when the group is one
+micro-batch: what smaller ones add, a forward pass of the prompt without gradient, is what they lose of it.
 
 On a machine that does other work `OMP_NUM_THREADS=1 … --cpu-time` counts CPU seconds.
 """
@@ -63,6 +65,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--grid", nargs="+", default=GRID, metavar="P,G,C")
     parser.add_argument("--scale", action="store_true", help="longer and longer prompts, G=4, C=64")
+    parser.add_argument("--micro-batch", type=int, nargs="+", metavar="B", help="rows of a micro-batch (default: G)")
+    parser.add_argument("--chunk", type=int, help="tokens of a prompt that have a graph at a time")
+    parser.add_argument("--kept", action="store_true", help="K and V are there, as from the scoring pass of a step")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of turns that count")
     parser.add_argument("--no-checkpointing", action="store_true", help="without gradient checkpointing")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds instead of wall-clock time")
@@ -100,14 +105,13 @@ def make_batch(shape: Shape, vocab_size: int, device: torch.device) -> dict:
 
 def serve(options: argparse.Namespace) -> None:
     """Answer each line of standard input, a kind of pass, with its seconds and memory before and so far."""
-    from longact_trl.packing.forward import forward_once, packed_attention_in
+    from longact_trl.packing.forward import packed_attention_in
 
     answers, sys.stdout = sys.stdout, sys.stderr
-    arm, shape = options.worker.split(":")
-    shape = parse_shape(shape)
+    arm, shape, size = options.worker.split(":")
+    shape, size = parse_shape(shape), int(size)
     model = load(options)
     batch = make_batch(shape, model.config.vocab_size, model.device)
-    forward = partial(forward_once, model, shape.P) if arm == "shared" else model
     weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30
     with torch.no_grad():  # reads weights that are still on the disk, and the last libraries
         model(**{name: x[:1, -2:] if torch.is_tensor(x) else x for name, x in batch.items()})
@@ -120,12 +124,12 @@ def serve(options: argparse.Namespace) -> None:
             if kind == "training":
                 for parameter in model.parameters():
                     parameter.grad = torch.zeros_like(parameter)
-            start = read()
-            if kind == "training":
-                forward(**batch).log_probs.sum().backward()
+            if arm == "shared":
+                run = partial(shared, model, batch, shape.P, turns_of(model, batch, shape.P, size, kind, options))
             else:
-                with torch.no_grad():
-                    forward(**batch)
+                run = partial(plain, model, batch)
+            start = read()
+            run(size, kind == "training")
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             turn = {"seconds": read() - start, "peak": peak_memory(), "libraries": held - weights}
@@ -133,12 +137,58 @@ def serve(options: argparse.Namespace) -> None:
             print(json.dumps(turn), file=answers, flush=True)
 
 
-def measure(shape: str, repeats: int) -> dict[str, dict[str, list[dict[str, float]]]]:
+def plain(model, batch: dict, size: int, training: bool) -> None:
+    """TRL's passes over a group in micro-batches of `size` rows."""
+    with torch.set_grad_enabled(training):
+        for part in micro_batches(batch, size):
+            log_probs = model(**part).log_probs
+            if training:
+                log_probs.sum().backward()
+
+
+def turns_of(model, batch: dict, prompt_length: int, size: int, kind: str, options: argparse.Namespace) -> list:
+    from longact_trl.packing.forward import keep_prefixes
+    from longact_trl.packing.schedule import take_turns
+
+    ids, mask = (batch[name][:, :prompt_length] for name in ("input_ids", "attention_mask"))
+    turns = take_turns(ids, mask, [len(part) for part in ids.split(size)], kind == "training", options.chunk)
+    for turn in turns if options.kept and kind == "training" else ():
+        keep_prefixes(model, turn, model.device)
+        turn.before.clear()
+    return turns
+
+
+def shared(model, batch: dict, prompt_length: int, turns: list, size: int, training: bool) -> None:
+    """The same through this package, as `SharedPrefixTrainer` does it."""
+    from trl.models.utils import disable_gradient_checkpointing
+
+    from longact_trl.packing.forward import forward_once, forward_stretch, keep_prefixes
+
+    with torch.set_grad_enabled(training):
+        for turn, part in zip(turns, micro_batches(batch, size), strict=True):
+            keep_prefixes(model, turn, model.device)
+            log_probs = forward_once(model, prompt_length, turn, **part).log_probs
+            if training:
+                log_probs.sum().backward()
+            for stretch in turn.after:
+                with disable_gradient_checkpointing(model, {"use_reentrant": False}):
+                    zero = forward_stretch(model, stretch, model.device)
+                zero.backward()
+
+
+def micro_batches(batch: dict, size: int) -> list[dict]:
+    return [
+        {name: x[start : start + size] if torch.is_tensor(x) else x for name, x in batch.items()}
+        for start in range(0, len(batch["input_ids"]), size)
+    ]
+
+
+def measure(shape: str, size: int, repeats: int) -> dict[str, dict[str, list[dict[str, float]]]]:
     """By kind of pass and arm: the turns of both arms."""
     workers, turns = {}, {}
     try:
         for arm in ARMS:
-            workers[arm] = Worker(f"{arm}:{shape}")
+            workers[arm] = Worker(f"{arm}:{shape}:{size}")
             workers[arm].turn("scoring")
         for kind in ("scoring", "training"):  # in this order: the peak of memory only grows
             turns[kind] = {arm: [] for arm in ARMS}
@@ -197,11 +247,24 @@ def main() -> None:
     config.num_hidden_layers = options.layers or config.num_hidden_layers
     console = Console(width=120)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    columns = ("P, G, C", "trl", "shared", "ratio", "range", "bound", "of bound", "memory: all", "model", "passes")
+    columns = (
+        "P, G, C",
+        "rows",
+        "trl",
+        "shared",
+        "ratio",
+        "range",
+        "bound",
+        "of bound",
+        "memory: all",
+        "model",
+        "passes",
+    )
     tables = {kind: Table(*columns, title=f"{kind}, {device}") for kind in KINDS}
     results = {}
-    for shape in SCALE if options.scale else options.grid:
-        results[shape] = turns = measure(shape, options.repeats)
+    shapes = SCALE if options.scale else options.grid
+    for shape, size in [(s, b) for s in shapes for b in options.micro_batch or [parse_shape(s).G]]:
+        results[f"{shape}:{size}"] = turns = measure(shape, size, options.repeats)
         for kind, table in tables.items():
             trl, shared = (turns[kind][arm] for arm in ARMS)
             ratios = [a["seconds"] / b["seconds"] for a, b in zip(trl, shared, strict=True)]
@@ -210,6 +273,7 @@ def main() -> None:
             bound = work[0] / work[1]
             table.add_row(
                 shape.replace(",", ", "),
+                str(size),
                 *(f"{statistics.median(turn['seconds'] for turn in arm):.2f} s" for arm in (trl, shared)),
                 f"{ratio:.2f}",
                 f"{min(ratios):.2f}–{max(ratios):.2f}",
@@ -218,7 +282,7 @@ def main() -> None:
                 f"{shared[-1]['peak'] / trl[-1]['peak']:.2f}",
                 *(f"{over(shared[-1], name) / over(trl[-1], name):.2f}" for name in ("libraries", "held")),
             )
-            console.print(f"{shape} {kind}: {ratio:.2f} of {bound:.2f}")
+            console.print(f"{shape} in rows of {size}, {kind}: {ratio:.2f} of {bound:.2f}")
     for table in tables.values():
         console.print(table)
     if options.json:
