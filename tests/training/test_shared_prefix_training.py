@@ -203,6 +203,20 @@ def test_nothing_is_left_of_a_step_cut_short(fault, chunk_size, tmp_path, tiny_m
         assert moved > 0 and (ends["on"][weight] - value).norm() <= 1e-4 * moved + grain, weight
 
 
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_resumed_to_the_same_bits(chunk_size, tmp_path, tiny_model):
+    """In the middle of a generation, whose scoring pass is not made again."""
+    settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "steps_per_generation": 8}
+    settings |= {"num_generations": 8, "max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+    settings |= {"prefix_chunk_size": chunk_size}
+    straight = make_trainer(tmp_path, tiny_model, **settings)
+    straight.train()
+    resumed = make_trainer(tmp_path, tiny_model, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    expected = weights_of(straight.model)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(resumed.model).items())
+
+
 def test_evaluation_and_generation_are_as_without(tmp_path, tiny_model, packed):
     """To the bit, also while training has the attention function registered."""
     logs, texts = {}, {}
