@@ -1,5 +1,6 @@
 # make quickstart   train with LongAct on this CPU: no GPU, no account, no download of models
-# make test         install the test environment and run all tests
+# make test         install the test environment and run the tests
+# make test-full    what takes long and CI runs once: thirty kills
 # make lint format build clean
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off
 
-.PHONY: help quickstart test lint format build clean
+.PHONY: help quickstart test test-full test-versions lint format build clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -17,8 +18,18 @@ quickstart: $(VENV)/.core
 	@$(BIN)/python -m longact_trl.quickstart
 
 test: $(VENV)/.test
-	@echo "==> Running the tests (about half an hour on two cores; the slowest start vLLM or two processes)"
-	@$(BIN)/python -m pytest
+	@echo "==> Running the tests (under half an hour on two cores; the slowest start vLLM or two processes)"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-full: $(VENV)/.test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m full
+
+# For an environment of one's own, with other versions and without vLLM: the method, the data and the trainer.
+PYTHON_OF_VERSIONS ?= $(BIN)/python
+test-versions:
+	@OMP_NUM_THREADS=1 $(PYTHON_OF_VERSIONS) -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		tests/method tests/data tests/rewards tests/packing tests/contracts \
+		$(addprefix tests/training/test_,$(addsuffix .py,trainer config resume losses losses_in_runs shared_prefix_training))
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 
@@ -28,7 +29,7 @@ def smollm2_135m(cache_dir: str | Path | None = None) -> Path:
     """
     Folder of SmolLM2-135M-Instruct: float32 weights, tokenizer and chat template. The first call downloads 94 MB.
 
-    Several processes may call it at once: each works in a folder of its own, and the first to finish wins.
+    Several processes may call it at once: one works, the others wait for it.
 
     Args:
         cache_dir (`str` or `Path`, *optional*):
@@ -45,15 +46,14 @@ def smollm2_135m(cache_dir: str | Path | None = None) -> Path:
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    # A folder beside the final one, so that the rename is atomic: there is a whole checkpoint or none.
-    with tempfile.TemporaryDirectory(prefix=".smollm2-", dir=cache) as scratch:
-        finished = Path(scratch, "checkpoint")
-        _convert(_download(Path(scratch)), finished)
-        try:
+    with FileLock(cache / ".smollm2.lock"):
+        if folder.is_dir():
+            return folder
+        # A folder beside the final one, so that the rename is atomic: there is a whole checkpoint or none.
+        with tempfile.TemporaryDirectory(prefix=".smollm2-", dir=cache) as scratch:
+            finished = Path(scratch, "checkpoint")
+            _convert(_download(Path(scratch)), finished)
             finished.rename(folder)
-        except OSError:  # another process was faster
-            if not folder.is_dir():
-                raise
     _say(f"saved {folder}")
     return folder
 

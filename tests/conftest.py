@@ -13,6 +13,30 @@ CHILDREN = [str(Path(__file__).parents[1] / folder) for folder in ("tests", "rec
 os.environ["PYTHONPATH"] = os.pathsep.join([*CHILDREN, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+def is_distributed(test: str) -> bool:
+    return test.startswith("tests/distributed/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts two processes of its own takes longest, so it comes first."""
+    items.sort(key=lambda item: not is_distributed(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """
+    For two workers (`make test`): a file stays with one of them, for its fixtures, and so does all that starts two
+    processes of its own, lest four of those run side by side.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "distributed" if is_distributed(nodeid) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
     """Each test has a datasets cache of its own."""
@@ -20,6 +44,26 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder))  # for a test that is the first to import datasets
     if "datasets" in sys.modules:
         monkeypatch.setattr(sys.modules["datasets"].config, "HF_DATASETS_CACHE", folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs_of_the_user():
+    """What a user trained before the tests is neither changed nor added to."""
+    root = Path(__file__).parents[1]
+    before = sorted((root / "runs").glob("*"))
+    yield
+    assert sorted((root / "runs").glob("*")) == before, "a test wrote into the repository's runs/"
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch) -> Path:
+    """The working directory: the repository as it is cloned, without the runs that a user has made in it."""
+    root, folder = Path(__file__).parents[1], tmp_path / "clone"
+    folder.mkdir()
+    for name in ("longact_trl", "recipes", "accelerate_configs"):
+        (folder / name).symlink_to(root / name)
+    monkeypatch.chdir(folder)
     return folder
 
 

@@ -158,10 +158,10 @@ class HubMixin:
         """Whether files of `output_dir` are being read, hashed and sent in the background: they must not change."""
         return self.push_in_progress is not None and not self.push_in_progress.is_done()
 
-    def init_hf_repo(self, token: str | None = None) -> None:
+    def init_hf_repo(self, token: str | None = None, **kwargs) -> None:
         create, error = super().init_hf_repo, None
         try:
-            persist(lambda: create(token))
+            persist(lambda: create(token, **kwargs))
         except Exception as raised:
             error = raised
             if self.args.push_to_hub:  # asked for before training, not by `push_to_hub`
@@ -205,7 +205,7 @@ class HubMixin:
         # Before the Hub is asked for anything. Trainer does this after it has asked.
         kwargs.setdefault("model_name", self._repo_id().split("/")[-1])
         self.save_model(_internal_call=True)
-        self.create_model_card(**kwargs)
+        self.create_model_card(**{name: value for name, value in kwargs.items() if name != "private"})
         note = (
             f"The push failed, but nothing is lost: the model is saved in {self.args.output_dir}. Once the cause "
             f"above is removed, push it again with `{self._push_command()}`."

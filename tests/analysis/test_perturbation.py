@@ -113,7 +113,7 @@ def test_vllm_gives_the_answers_of_transformers():
     pytest.importorskip("vllm")
     env = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, timeout=300, env=env, check=False
+        [sys.executable, __file__], capture_output=True, text=True, timeout=900, env=env, check=False
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert "SAME" in done.stdout

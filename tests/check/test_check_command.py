@@ -7,7 +7,6 @@ import torch
 from datasets.utils.logging import enable_progress_bar
 from typer.testing import CliRunner
 
-from helpers.paths import RECIPES
 from helpers.recipes import RUNS
 from longact_trl.check.command import check
 from longact_trl.check.subject import read_subject
@@ -22,10 +21,9 @@ OFFLINE = {"end of turn", "rewards", "dataset", "gold answers", "prompt lengths"
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
-def test_what_ships_passes(path, monkeypatch, tmp_path):
-    monkeypatch.chdir(RECIPES.parent)
+def test_what_ships_passes(path, monkeypatch, clone):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)  # nobody is logged in to wandb here
-    subject, verdicts = check(str(path), ["--output_dir", str(tmp_path / "run")])  # whoever reads this has runs/
+    subject, verdicts = check(str(path))
     assert not [verdict for verdict in verdicts if verdict.status == FAIL]
     on_cpu = path.name in ("quickstart.yaml", "sft_tiny.yaml")
     unknown = {verdict.check for verdict in verdicts if verdict.status == UNKNOWN}

@@ -18,8 +18,8 @@ CONTRACTS = [
     Contract("transformers.Trainer._remove_unused_columns", "(dataset, description)", "replacement prompts have the columns that TRL would give them"),
     Contract("transformers.Trainer._push_from_checkpoint", "(checkpoint_folder)", "a push in the background that fails is told"),
     Contract("transformers.Trainer._finish_current_push", "()", "a push waits for the one before it"),
-    Contract("transformers.Trainer.init_hf_repo", "(token)", "the repository is created with patience, and a refusal stops every rank"),
-    Contract("transformers.Trainer.push_to_hub", "(commit_message, blocking, token, revision, kwargs)", "saved before the Hub is asked, pushed with patience"),
+    Contract("transformers.Trainer.init_hf_repo", "(token, …)", "the repository is created with patience, and a refusal stops every rank"),
+    Contract("transformers.Trainer.push_to_hub", "(commit_message, blocking, token, revision, …)", "saved before the Hub is asked, pushed with patience"),
     Contract("transformers.Trainer.get_decay_parameter_names", "(model)", "masked projections do not decay"),
     Contract("transformers.Trainer.train", "(resume_from_checkpoint, trial, ignore_keys_for_eval)", "`\"auto\"` is resolved before it"),
     Contract("transformers.Trainer", "sets .push_in_progress .hub_model_id .optimizer_cls_and_kwargs .is_deepspeed_enabled", "pushes in the background, and whose optimizer it is"),
@@ -34,7 +34,7 @@ CONTRACTS = [
     Contract("transformers.PretrainedConfig", "has ._attn_implementation .get_text_config", "which attention a model runs with; the text part of a composite model"),
     Contract("transformers.modeling_outputs.BaseModelOutput", "(last_hidden_state, hidden_states, attentions)", "prefixes are taken out of `last_hidden_state` before the head"),
     Contract("transformers.TrainingArguments", "sets .fsdp_plugin_args", "FSDP1 is refused before a model is loaded"),
-    Contract("transformers.utils.find_adapter_config_file", "(model_id, cache_dir, force_download, proxies, token, revision, local_files_only, subfolder, _commit_hash)", "whether what is evaluated is an adapter"),
+    Contract("transformers.utils.find_adapter_config_file", "(model_id, …)", "whether what is evaluated is an adapter"),
     Contract("transformers.utils.is_kernels_available", "(MIN_VERSION, MAX_VERSION)", "whether `longact check` may promise an attention of the Hub's kernels"),
 ]  # fmt: skip
 

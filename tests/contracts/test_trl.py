@@ -30,7 +30,6 @@ CONTRACTS = [
     Contract("trl.trainer.utils.get_config_model_id", "(config)", "the name of a model that is passed as an object"),
     Contract("trl.models.utils.disable_gradient_checkpointing", "(model, gradient_checkpointing_kwargs)", "the scoring pass that TRL leaves out is made as TRL makes it"),
     Contract("trl.import_utils.is_vllm_available", "(min_version)", "a missing or unfit vLLM is told before weights are loaded"),
-    Contract("trl.generation.vllm_generation", "has .LLM", "tests give colocated vLLM a dtype through it"),
     Contract("trl.rewards.get_soft_overlong_punishment", "(max_completion_len, soft_punish_cache)", "DAPO's overlong reward of the recipes"),
 ]  # fmt: skip
 

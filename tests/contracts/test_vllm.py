@@ -10,6 +10,7 @@ from longact_trl.models.reading import load_config, window_of
 pytest.importorskip("vllm")
 
 CONTRACTS = [
+    Contract("trl.generation.vllm_generation", "has .LLM", "tests start colocated vLLM quickly through it"),
     Contract("vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm", "(layer, remove_weight)", "on a CPU a layer multiplies with the weight that the trainer writes to"),
     Contract("vllm.platforms.current_platform", "has .is_cpu", "whether that is needed"),
     Contract("vllm.LLM.apply_model", "(func)", "channels of an engine are clamped in hooks"),

@@ -94,4 +94,4 @@ if __name__ == "__main__":
         check_fallback()
     else:  # under DDP on CPUs transformers maps the optimizer's state to "cpu:0", which torch.load refuses
         check_resume()
-    print(f"OK rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}", flush=True)
+    print(f"OK sampling {BACKEND} rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}", flush=True)

@@ -1,17 +1,69 @@
-"""Every backend on two processes over gloo, launched as a user launches it, with the shipped accelerate configs."""
+"""Every backend on two processes over gloo, launched as a user launches it, with the shipped accelerate configs.
+
+One launch a backend runs all its workers: what a launch costs is mostly its imports. A worker that fails keeps those
+behind it from running; the assertion of the first one shows why.
+"""
+
+from functools import cache
 
 import pytest
 
 from helpers.launching import launch
 
 
-@pytest.mark.parametrize("backend", ["ddp", "zero1", "zero2", "zero3", "fsdp2"])
-def test_gradients_frozen_rows_and_resume(backend, tiny_model, tmp_path):
-    printed = launch(backend, "tests/distributed/worker.py", backend, tiny_model, str(tmp_path))
-    assert printed.count(f"OK {backend}") == 2
+WORKERS = {  # in the order in which they run
+    "ddp": ("worker", "losses", "sampling"),
+    "zero1": ("worker", "sampling"),
+    "zero2": ("worker",),
+    "zero3": ("worker", "lora", "algorithms"),
+    "fsdp2": ("worker", "lora"),
+}
+SAYS = {
+    "worker": ["OK {backend} rank"],
+    "lora": ["OK {backend} lora rank"],
+    "losses": ["OK losses rank"],
+    "sampling": ["OK sampling {backend} rank"],
+    "algorithms": [
+        f"OK {algorithm} {strategy} rank"
+        for algorithm in ("dense", "grpo", "clip_cov", "kl_cov")
+        for strategy in ("dense", "massive")
+    ],
+}
+"""What each rank prints when a worker has found everything as it should be."""
 
 
-@pytest.mark.parametrize("backend", ["zero3", "fsdp2"])
-def test_the_same_with_lora(backend, tiny_model, tmp_path):
-    printed = launch(backend, "tests/distributed/worker.py", backend, tiny_model, str(tmp_path), "lora")
-    assert printed.count(f"OK {backend}") == 2
+def arguments_of(worker: str, backend: str, model: str, folder: str) -> list[str]:
+    if worker == "algorithms" or worker == "losses":
+        return [folder]
+    return [backend, folder] if worker == "sampling" else [backend, model, folder, *["lora"] * (worker == "lora")]
+
+
+@pytest.fixture(scope="module")
+def printed_by(tiny_model, tmp_path_factory):
+    """From a backend to what its one launch printed."""
+
+    @cache
+    def launched(backend: str) -> str:
+        arguments = []
+        for worker in WORKERS[backend]:
+            script = "worker" if worker in ("worker", "lora") else f"{worker}_worker"
+            folder = str(tmp_path_factory.mktemp(f"{backend}_{worker}"))
+            arguments += [f"tests/distributed/{script}.py", *arguments_of(worker, backend, tiny_model, folder), "--"]
+        return launch(backend, "tests/distributed/each.py", *arguments, timeout=1800, check=False)
+
+    return launched
+
+
+@pytest.mark.parametrize("backend, worker", [(backend, worker) for backend in WORKERS for worker in WORKERS[backend]])
+def test_each_worker_ends_well_on_both_ranks(printed_by, backend, worker):
+    """
+    Each worker's module says what it compares: gradients to the bit, frozen rows and resume; LoRA; selections of
+    Clip-Cov and KL-Cov; dynamic sampling; all algorithms from their YAML.
+    """
+    printed = printed_by(backend)
+    for line in SAYS[worker]:
+        assert printed.count(line.format(backend=backend)) == 2, printed[-12000:]
+
+
+def test_prompts_that_stay_degenerate_are_told(printed_by):
+    assert "groups still have the same answer reward throughout" in printed_by("ddp")

@@ -49,7 +49,9 @@ STEPS = ("checkpoint-1", "checkpoint-2")
 
 def run(recipe: str, config: str, **overrides: str) -> str:
     flags = [part for name, value in overrides.items() for part in (f"--{name}", value)]
-    return launch("zero3", f"recipes/{recipe}.py", "--config", config, *flags, timeout=900)
+    return launch(
+        "zero3", "tests/distributed/eager.py", f"recipes/{recipe}.py", "--config", config, *flags, timeout=900
+    )
 
 
 @pytest.fixture(scope="module")

@@ -257,4 +257,4 @@ if __name__ == "__main__":
         check_magnitudes()
     check_frozen_rows()
     check_resume()
-    print(f"OK {BACKEND} rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}", flush=True)
+    print(f"OK {BACKEND}{' lora' * LORA} rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}", flush=True)

@@ -27,7 +27,7 @@ def start(output_dir: Path, *more: str, launch: list[str] = (), env: dict = ENV)
 
 
 def finish(process: subprocess.Popen, output_dir: Path) -> dict:
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-4000:]
     assert f"longact report {output_dir}\n" in output  # in one line, to be copied
     return read_results(output_dir)
@@ -84,6 +84,6 @@ def stripped(samples: dict[str, list[dict]]) -> list[dict]:
 
 
 def test_vllm_answers_as_transformers_does(uninterrupted, tmp_path):
-    results = finish(start(tmp_path, "--backend", "vllm"), tmp_path)
+    results = finish(start(tmp_path, "--backend", "vllm", "--model_args", '{"enforce_eager": true}'), tmp_path)
     assert results["backend"] == "vllm" and results["dtype"] == uninterrupted["dtype"] == "float32"
     assert stripped(results["samples"]) == stripped(uninterrupted["samples"])

@@ -18,8 +18,9 @@ class Contract(NamedTuple):
     """
     A private or unexported name.
 
-    `shape` is a signature `(a, b)`; attributes that the source of a class or function sets, `sets .a .b`; names that
-    an object has, `has .a .b`; pieces of its source in this order, `reads a ... b`; or its value, `= value`.
+    `shape` is a signature `(a, b)`, or how one begins `(a, …)`; attributes that the source of a class or function
+    sets, `sets .a .b`; names that an object has, `has .a .b`; pieces of its source in this order, `reads a ... b`; or
+    its value, `= value`.
     """
 
     name: str
@@ -62,7 +63,10 @@ def shape_of(name: str, like: str) -> str:
         source, pieces = inspect.getsource(found), like.removeprefix("reads ").split(" ... ")
         places = [source.find(piece) for piece in pieces]
         return "reads " + " ... ".join(p for _, p in sorted(zip(places, pieces, strict=True)) if p in source)
-    return signature_of(found)
+    signature = signature_of(found)
+    if like.endswith(", …)"):  # the first ones, which are passed by position
+        return like if (signature[:-1] + ",").startswith(like.removesuffix("…)").rstrip()) else signature
+    return signature
 
 
 def signature_of(found: Any) -> str:

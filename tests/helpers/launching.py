@@ -6,8 +6,8 @@ import sys
 from .paths import ROOT
 
 
-def launch(backend: str, *script: str, timeout: int = 600) -> str:
-    """Run a script on two processes and return what it printed."""
+def launch(backend: str, *script: str, timeout: int = 1200, check: bool = True) -> str:
+    """Run a script on two processes and return what it printed; with `check`, it has to end well."""
     accelerate = [
         sys.executable,
         "-m",
@@ -23,5 +23,5 @@ def launch(backend: str, *script: str, timeout: int = 600) -> str:
         config = ["--config_file", str(ROOT / "accelerate_configs" / f"{backend}.yaml"), "--main_process_port", "0"]
         command = accelerate + config
     done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-12000:]
+    assert done.returncode == 0 or not check, (done.stdout + done.stderr)[-12000:]
     return done.stdout + done.stderr

@@ -131,8 +131,7 @@ def test_what_a_file_says_is_read_as_early(tmp_path, recipe, line):
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_what_ships_is_not_refused(path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_what_ships_is_not_refused(path, clone):
     recipe = recipe_of(read_config(path))
     assert (recipe is COLD_START_RECIPE) == path.stem.startswith("sft_")
     there = ["--model_name_or_path", str(MODEL)] if recipe is GRPO_RECIPE else []  # some start from a cold start's

@@ -19,10 +19,10 @@ from helpers.trainers import make_trainer
 from longact_trl import LongActTrainer
 
 
-OUT, KILLS = Path(sys.argv[1]), int(sys.argv[2])
+OUT, KILLS, STEPS = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 PHASES = ["other", "save", "step", "generation"]
 SETTINGS = {
-    "max_steps": 90,
+    "max_steps": STEPS,
     "save_strategy": "steps",
     "save_steps": 1,
     "save_total_limit": 3,

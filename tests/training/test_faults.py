@@ -25,16 +25,19 @@ def notes_of(error: BaseException) -> str:
     return "\n".join(error.__notes__)
 
 
-def test_thirty_kills_change_nothing(tmp_path):
+@pytest.mark.parametrize("kills", [6, pytest.param(30, marks=pytest.mark.full)])
+def test_kills_change_nothing(tmp_path, kills):
     """Killed while it saves, trains and generates, it ends at the bits of a run that was left alone."""
-    command = [sys.executable, str(WORKER), str(tmp_path / "killed")]
-    done = subprocess.run([*command, "30"], capture_output=True, text=True, timeout=1200)
+    worker, steps = [sys.executable, str(WORKER)], str(max(30, 3 * kills))
+    command = [*worker, str(tmp_path / "killed"), str(kills), steps]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * kills)
     assert done.returncode == 0, done.stderr[-3000:]
     hits = dict(part.split("=") for part in done.stdout.rpartition("HITS ")[2].split())
-    assert all(int(hits[phase]) >= 5 for phase in ("save", "step", "generation")), hits
-    assert "was not written to its end" in done.stderr  # a kill left half a checkpoint behind
+    assert all(int(hits[phase]) >= kills // 6 for phase in ("save", "step", "generation")), hits
+    if kills == 30:  # enough for one to leave half a checkpoint behind
+        assert "was not written to its end" in done.stderr
 
-    left_alone = subprocess.run([*command[:-1], str(tmp_path / "whole"), "0"], capture_output=True)
+    left_alone = subprocess.run([*worker, str(tmp_path / "whole"), "0", steps], capture_output=True)
     assert left_alone.returncode == 0
     killed, whole = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("killed", "whole"))
     assert all(torch.equal(weight, whole[name]) for name, weight in killed.items())

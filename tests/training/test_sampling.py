@@ -217,8 +217,12 @@ VLLM = """
 import sys
 from pathlib import Path
 
+from functools import partial
+
+import trl.generation.vllm_generation as generation
 from helpers.sampling import make_noting
 
+generation.LLM = partial(generation.LLM, enforce_eager=True)  # quick to start
 trainer = make_noting(
     Path(sys.argv[1]), model=sys.argv[2], use_vllm=True, vllm_mode="colocate", vllm_max_model_length=128,
     vllm_gpu_memory_utilization=0.1, max_steps=3,
@@ -238,5 +242,5 @@ print("OK")
 def test_with_vllm(tmp_path, tiny_model):
     command = [sys.executable, "-c", VLLM, str(tmp_path), tiny_model]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
     assert done.stdout.rstrip().endswith("OK"), (done.stdout + done.stderr)[-4000:]

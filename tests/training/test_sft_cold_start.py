@@ -38,7 +38,7 @@ def am(tmp_path) -> Path:
 
 
 @pytest.fixture
-def trainers(monkeypatch) -> list[SFTTrainer]:
+def trainers(monkeypatch, clone) -> list[SFTTrainer]:
     """The trainers that the recipe makes."""
     made = []
 
@@ -48,7 +48,6 @@ def trainers(monkeypatch) -> list[SFTTrainer]:
             made.append(self)
 
     monkeypatch.setattr(sft_cold_start, "SFTTrainer", Kept)
-    monkeypatch.chdir(ROOT)
     return made
 
 

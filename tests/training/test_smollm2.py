@@ -52,7 +52,7 @@ def run(output_dir: str) -> None:
             self.moved.append(moved)
 
     # vLLM rounds a float32 model to bfloat16 unless told otherwise, and TRL has no field to tell it.
-    generation.LLM = partial(generation.LLM, dtype="float32")
+    generation.LLM = partial(generation.LLM, dtype="float32", enforce_eager=True)
     count_moved = CountMoved()
     args = LongActConfig(
         output_dir,
@@ -86,7 +86,7 @@ def run(output_dir: str) -> None:
 def result(tmp_path_factory) -> dict:
     command = [sys.executable, __file__, str(tmp_path_factory.mktemp("smollm2"))]
     env = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow on a busy machine
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=ROOT, env=env, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return json.loads(done.stdout.split("RESULT", 1)[1].splitlines()[0])
 
