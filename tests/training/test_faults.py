@@ -30,7 +30,7 @@ def test_kills_change_nothing(tmp_path, kills):
     """Killed while it saves, trains and generates, it ends at the bits of a run that was left alone."""
     worker, steps = [sys.executable, str(WORKER)], str(max(30, 3 * kills))
     command = [*worker, str(tmp_path / "killed"), str(kills), steps]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * kills)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200 + 60 * kills)
     assert done.returncode == 0, done.stderr[-3000:]
     hits = dict(part.split("=") for part in done.stdout.rpartition("HITS ")[2].split())
     assert all(int(hits[phase]) >= kills // 6 for phase in ("save", "step", "generation")), hits
