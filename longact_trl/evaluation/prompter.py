@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # what a configuration may say is known before transformers i
     from transformers import PreTrainedTokenizerBase
 
 PROTOCOLS = ("official", "reasoning")
-# RULER's own runs of reasoning models (branch rulerv1-ns) let them write 4,096 tokens; the paper's completions, too.
+# Ours, as RULER lets reasoning models write (branch rulerv1-ns). The paper does not state its evaluation budget.
 REASONING_TOKENS = 4096
 
 
