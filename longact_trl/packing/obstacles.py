@@ -94,6 +94,8 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
             f"{type(config).__name__} has rotary positions of type {types[0]!r}, whose frequencies depend on the "
             "width of the batch."
         )
+    if getattr(config, "router_jitter_noise", None):
+        return f"{type(config).__name__} has `router_jitter_noise`, which other rows would draw otherwise."
     if getattr(config, "attention_dropout", None):
         return (
             f"{type(config).__name__} has `attention_dropout`={config.attention_dropout}, which packed attention does "

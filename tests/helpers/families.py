@@ -14,4 +14,4 @@ from family_checks import (  # noqa: E402, F401
     check_rows,
     shared_prefix_error,
 )
-from tiny_families import tiny_config, tiny_model  # noqa: E402, F401
+from tiny_families import FAMILIES, tiny_config, tiny_model  # noqa: E402, F401
