@@ -178,9 +178,7 @@ def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
             yield from _fused(f"{name}.{child}", attention, module, children, layout)
             return
         inside = dict(module.named_children()).keys()
-        if (
-            "q_proj" not in children and {"q_proj", "k_proj"} <= inside
-        ):  # in a module of their own, which no indexer is
+        if "q_proj" not in children and {"q_proj", "k_proj"} <= inside:  # in a module of their own
             inner = {n: _unwrapped(c) for n, c in module.named_children()}
             yield from _separate(f"{name}.{child}", attention, children | inner, SEPARATE[0], classes)
             return
