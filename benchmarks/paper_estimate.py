@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from shared_prefix import flops
 
-from longact_trl.check.memory.plan import CHUNK, GIB, RESERVE, plan
+from longact_trl.check.memory.changes import CHUNK
+from longact_trl.check.memory.plan import GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
 
 

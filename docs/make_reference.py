@@ -13,7 +13,8 @@ from trl import GRPOConfig
 
 from longact_trl import LongActConfig
 from longact_trl.check import machine, settings
-from longact_trl.check.memory.plan import CHUNK, GIB, RESERVE, plan
+from longact_trl.check.memory.changes import CHUNK
+from longact_trl.check.memory.plan import GIB, RESERVE, plan
 from longact_trl.check.subject import read_subject
 from longact_trl.method.sparsity import num_selected
 

@@ -14,8 +14,9 @@ from packaging.requirements import Requirement
 from ..models.reading import window_of
 from ..training.checkpoints import check_strategy, resolve_resume
 from ..training.preflight import check_vllm
+from .memory.changes import changes_that_fit
 from .memory.disk import checkpoint_bytes, saved_bytes
-from .memory.plan import GIB, RESERVE, changes_that_fit, plan
+from .memory.plan import GIB, RESERVE, plan
 from .subject import Subject
 from .verdict import CannotCheck, Caution
 

@@ -12,8 +12,9 @@ from transformers import AutoConfig, MixtralConfig
 from helpers.models import make_decoder, make_model
 from helpers.trainers import make_trainer
 from longact_trl.check.memory import plan as formulas
+from longact_trl.check.memory.changes import changes_that_fit
 from longact_trl.check.memory.disk import checkpoint_bytes, saved_bytes
-from longact_trl.check.memory.plan import GIB, RESERVE, changes_that_fit, plan, state_bytes
+from longact_trl.check.memory.plan import GIB, RESERVE, plan, state_bytes
 from longact_trl.check.memory.shape import shape_of
 from longact_trl.check.memory.workload import Load, Placement
 from longact_trl.check.subject import SHIPPED_CONFIGS

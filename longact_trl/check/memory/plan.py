@@ -6,7 +6,7 @@ T tokens of a micro-batch, L layers, H hidden, I intermediate, Q rows of W_Q, K 
 `benchmarks/memory_plan.py` compares the peak with the measured one.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .shape import ModelShape
 from .workload import Load, Placement
@@ -24,8 +24,6 @@ HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768
 """Tile of logits that TRL's fused LM head makes at a time."""
 TILE_COPIES = {"cuda": 0.0, "cpu": 7.25}
 """Tiles beside it in the head's backward: Triton works in place, torch operations make new tensors."""
-CHUNK = 2048
-"""A `prefix_chunk_size` to suggest: as many tokens as fill a GPU, and few beside a prompt that does not fit."""
 VLLM_WORKSPACE = 2 * GIB
 """What vLLM takes of its share beside weights and KV cache. An assumption, not measured here."""
 
@@ -281,47 +279,3 @@ def plan(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0
     else:
         generation = {}
     return MemoryPlan(training, generation, moment, kv_tokens)
-
-
-def changes_that_fit(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int) -> list[tuple[str, int]]:
-    """
-    Single changes of the configuration after which the plan fits.
-
-    Args:
-        shape (`ModelShape`):
-            The model.
-        placement (`Placement`):
-            Where the state lies.
-        load (`Load`):
-            What is computed.
-        gpu_bytes (`int`):
-            Memory of a GPU.
-
-    Returns:
-        `list[tuple[str, int]]`: What to write, and the peak then in bytes, `RESERVE` included; the lowest first.
-    """
-    shipped = replace(placement, offload_optimizer=False, offload_weights=False)
-    candidates = {
-        "gradient_checkpointing: true": (placement, replace(load, checkpointing=True)),
-        "vllm_enable_sleep_mode: true": (placement, replace(load, vllm_sleeps=True)),
-        "per_device_train_batch_size: 1, with more accumulation": (
-            placement,
-            replace(load, batch=1, accumulates=True, micro_batches=max(load.micro_batches, load.batch)),
-        ),
-        f"prefix_chunk_size: {CHUNK}": (placement, replace(load, chunk=CHUNK)),
-        "prefix_offload: true": (placement, replace(load, offload_prefix=True)),
-        f"per_device_train_batch_size: 1, with more accumulation, and prefix_chunk_size: {CHUNK}": (
-            placement,
-            replace(load, batch=1, accumulates=True, micro_batches=max(load.micro_batches, load.batch), chunk=CHUNK),
-        ),
-        "attn_implementation: flash_attention_2": (placement, replace(load, attention="flash_attention_2")),
-        "beta: 0": (placement, replace(load, reference=False)),
-        "--accelerate-config zero3.yaml": (replace(shipped, backend="zero3"), load),
-        "--accelerate-config fsdp2.yaml": (replace(shipped, backend="fsdp2"), load),
-        f"--gpus {2 * placement.ranks}": (replace(placement, ranks=2 * placement.ranks), load),
-        f"prompts of at most {load.prompt // 2:,} tokens": (placement, replace(load, prompt=load.prompt // 2)),
-    }
-    if placement.is_deepspeed:
-        candidates["offload_optimizer_device: cpu"] = (replace(placement, offload_optimizer=True), load)
-    peaks = {what: plan(shape, *changed, gpu_bytes).peak + RESERVE for what, changed in candidates.items()}
-    return sorted(((what, peak) for what, peak in peaks.items() if peak <= gpu_bytes), key=lambda item: item[1])
