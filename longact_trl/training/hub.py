@@ -5,11 +5,11 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from importlib import import_module
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-import httpx
 from accelerate.utils import broadcast_object_list
 from huggingface_hub import CommitInfo, EvalResult, HfApi
 from huggingface_hub.errors import HfHubHTTPError
@@ -20,6 +20,9 @@ from .model_card import add_eval_results, add_longact, add_reward_curve
 
 
 T = TypeVar("T")
+
+HTTP = import_module(next(b for b in HfHubHTTPError.__mro__ if b.__name__ == "HTTPError").__module__.partition(".")[0])
+"""What huggingface_hub speaks to the network with: httpx, and from version 2 on httpx2."""
 
 WAITS = (1, 2, 4)
 """Seconds between tries, as huggingface_hub's own; it repeats uploads, but not what creates, validates or commits."""
@@ -69,7 +72,7 @@ def may_pass(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500 or error.response.status_code in (408, 429)
     # huggingface_hub reads the answer to a model card as JSON before it looks at the status
-    return isinstance(error, (httpx.TransportError, json.JSONDecodeError))
+    return isinstance(error, (HTTP.TransportError, json.JSONDecodeError))
 
 
 def upload(folder: str | Path, repo_id: str, **kwargs) -> CommitInfo:
