@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .numbers import read_number
 from .text import as_typed, unwrap, without_groups, words
@@ -17,6 +17,8 @@ _SEPARATORS = tuple(
     for marks in (r"\n", r"[;\n]", r"[,、\n]", r"[,、;\n]")
     for pattern in (marks, rf"{marks}[ \n]?(?:{_AND})|{marks}", rf"{marks}|{_AND}")
 )
+_WORD = re.compile(_AND, re.IGNORECASE)
+_JOINED = frozenset(separator for separator in _SEPARATORS if _AND in separator.pattern)
 _BULLETS = re.compile("[•‣◦▪●○■□◆◇►▶➢➤✓✔]")
 _LINE_MARKER = re.compile(r"(?:[-–—*+·]|\(?\d{1,3}[.)]) ")
 _CIRCLED = re.compile("[①-⑳❶-❿➀-➓⓵-⓾]")
@@ -43,13 +45,16 @@ def is_same_list(text: str, golds: list[str]) -> bool:
     Returns:
         `bool`
     """
+    separators = _SEPARATORS
+    if any(_WORD.fullmatch(gold.strip()) for gold in golds):  # an item that is itself a word for "and"
+        separators = tuple(separator for separator in _SEPARATORS if separator not in _JOINED)
     wanted, wanted_signs = Counter(map(_key, golds)), Counter(map(_signed_key, golds))
     return any(
         len(items) == len(golds)
         and Counter(map(_key, items)) == wanted
         and Counter(map(_signed_key, items)) == wanted_signs
         for form in dict.fromkeys((text, unwrap(text)))
-        for items in _readings(form)
+        for items in _readings(form, separators)
     )
 
 
@@ -67,14 +72,17 @@ def _signed_key(item: str) -> tuple[tuple[str, ...], bool]:
     return _key(item), is_negative(item)
 
 
-def _readings(text: str) -> Iterator[list[str]]:
+def _readings(text: str, separators: Sequence[re.Pattern]) -> Iterator[list[str]]:
     # NFKC would glue ① to its item.
     text = _CIRCLED.sub(lambda mark: f"\n{int(unicodedata.numeric(mark[0]))}) ", text)
     lines = (" ".join(line.split()) for line in as_typed(text).split("\n"))
     text = "\n".join(line for line in lines if line)
     for plain in dict.fromkeys((text, _BULLETS.sub("\n", text), without_groups(text))):
-        for separator in _SEPARATORS:
-            yield [item for item in separator.split(plain) if item.strip()]
+        for separator in separators:
+            items = separator.split(plain)
+            if separator in _JOINED and not (items[0].strip() and items[-1].strip()):
+                continue  # "and" stands between two items, and at an end is a part of one: 和田 is not 田
+            yield [item for item in items if item.strip()]
         lines = plain.split("\n")
         if all(map(_LINE_MARKER.match, lines)):
             yield [_LINE_MARKER.sub("", line, count=1) for line in lines]

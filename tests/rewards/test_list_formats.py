@@ -67,6 +67,8 @@ CASES = [  # golds, what is right, what is wrong
     (["And Then There Were None", "Emma"], ["Emma, And Then There Were None"], ["Emma, Then There Were None, and"]),
     (["Hawai'i", "O'ahu"], ["Hawai´i, O´ahu", "Hawaiʻi and Oʻahu"], ["Hawaii"]),
     (["$5", "6$"], ["$5\n6$", "6$, $5"], ["5, 6"]),
+    (["与", "中"], ["与\n中", "中、与"], ["与\n与\n中", "和与\n中"]),  # a word for "and" is an item, or a part of one
+    (["田", "中"], ["田和中", "中\n田"], ["和田、中", "田、中和", "及田\n中"]),
 ]
 PAIRS = [
     (golds, text, right)
