@@ -3,7 +3,7 @@
 from ..data.length import apply_length_policy
 from ..data.rows import InvalidRow, check_golds
 from ..models.end_of_turn import check_end_of_turn, end_of_turn
-from ..training.preflight import check_dataset, reward_name
+from ..training.prompt_checks import check_dataset, reward_name
 from .golds import describe
 from .subject import Subject
 from .verdict import CannotCheck, Caution

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from ..rewards.tagged import prefills_think
 from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
-from ..training.preflight import reward_name
+from ..training.prompt_checks import reward_name
 from .subject import Subject
 
 

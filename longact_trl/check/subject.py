@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from ..training.recipe_parts import RecipeArguments, load_prompts, reward_functi
 from .launch import read_launch
 from .memory.shape import ModelShape, shape_of
 from .memory.workload import Load, Placement
-from .verdict import CannotCheck
+from .verdict import CannotCheck, once
 
 
 SHIPPED_CONFIGS = Path(__file__).parents[1] / "assets" / "model_configs"
@@ -35,21 +34,6 @@ SHIPPED_CONFIGS = Path(__file__).parents[1] / "assets" / "model_configs"
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZER_STATES = {"sgd": 0, "adagrad": 1, "rmsprop": 1, "lion_32bit": 1}
 """States that an optimizer keeps for a parameter; all others are taken for AdamW's two."""
-
-
-def once(read: Callable) -> property:
-    """A property read once. Whoever asks first sees why it cannot be read, later ones that it could not."""
-
-    @wraps(read)
-    def get(self):
-        if read.__name__ not in self.known:
-            self.known[read.__name__] = None
-            self.known[read.__name__] = (read(self),)
-        if self.known[read.__name__] is None:
-            raise CannotCheck(f"needs the {read.__name__.replace('_', ' ')}, see above")
-        return self.known[read.__name__][0]
-
-    return property(get)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 
 PASS, WARN, FAIL, UNKNOWN = "pass", "warn", "fail", "could not check"
@@ -54,3 +55,18 @@ def verdict_of(check: str, function: Callable[[], str]) -> Verdict:
     except ValueError as error:
         return Verdict(check, FAIL, str(error))
     return Verdict(check, WARN if isinstance(text, Caution) else PASS, text)
+
+
+def once(read: Callable) -> property:
+    """A property read once. Whoever asks first sees why it cannot be read, later ones that it could not."""
+
+    @wraps(read)
+    def get(self):
+        if read.__name__ not in self.known:
+            self.known[read.__name__] = None
+            self.known[read.__name__] = (read(self),)
+        if self.known[read.__name__] is None:
+            raise CannotCheck(f"needs the {read.__name__.replace('_', ' ')}, see above")
+        return self.known[read.__name__][0]
+
+    return property(get)

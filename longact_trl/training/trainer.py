@@ -22,15 +22,8 @@ from .hub import HubMixin
 from .mask_refresh import MaskRefreshCallback
 from .model_card import PAPER
 from .policy_losses import SELECTED, clip_bounds, reweight_advantages, select_tokens
-from .preflight import (
-    check_dataset,
-    check_model_config,
-    check_rope,
-    check_vllm,
-    fit_prompts,
-    prompt_window,
-    source_of,
-)
+from .preflight import check_model_config, check_rope, check_vllm, prompt_window, source_of
+from .prompt_checks import check_dataset, fit_prompts
 from .resuming import ResumingTrainer
 from .sampling import DynamicSamplingTrainer
 from .shared_prefix import SharedPrefixTrainer

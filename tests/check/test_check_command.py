@@ -43,7 +43,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command(write):
     """Exit codes, the recipe's own overrides, and a report that a person can read."""
     code, shown = run("--config", write(), "--sparsity_ratio", "0.5")
-    assert code == 0 and shown.endswith("17 pass ")
+    assert code == 0 and shown.endswith("18 pass ")
     assert "sparsity_ratio 0.5" in shown and "floor(0.5·32) = 16 channels" in shown
     bars = re.findall(r"[\d,]+ – [\d,]+ █* ?(\d+)", shown)
     assert len(bars) == 10 and sum(map(int, bars)) == 90

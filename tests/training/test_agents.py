@@ -12,7 +12,7 @@ from helpers.trainers import make_args, make_prompts, spread_reward
 from longact_trl import LongActTrainer, answer_reward
 from longact_trl.data.length import apply_length_policy, prompt_lengths
 from longact_trl.training.agents import with_tools
-from longact_trl.training.preflight import check_dataset, fit_prompts
+from longact_trl.training.prompt_checks import check_dataset, fit_prompts
 
 
 def look_up(word: str) -> str:
