@@ -30,7 +30,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 import longact_trl
 from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.check.memory import plan as formulas
-from longact_trl.check.memory.plan import MemoryPlan, plan
+from longact_trl.check.memory.plan import MemoryPlan, plan_memory
 from longact_trl.check.memory.shape import shape_of
 from longact_trl.check.memory.workload import Load, Placement
 
@@ -60,7 +60,7 @@ def config_of(hidden, intermediate, layers, heads, key_heads, head_dim, vocab) -
 
 
 def predicted(config: Qwen3Config, load: Load) -> MemoryPlan:
-    return plan(shape_of(config), Placement("single"), load)
+    return plan_memory(shape_of(config), Placement("single"), load)
 
 
 def narrow_head(columns: int = NARROW) -> None:

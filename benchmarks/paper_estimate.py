@@ -16,7 +16,7 @@ from rich.table import Table
 from shared_prefix import flops
 
 from longact_trl.check.memory.changes import CHUNK
-from longact_trl.check.memory.plan import GIB, RESERVE, plan
+from longact_trl.check.memory.plan import GIB, RESERVE, plan_memory
 from longact_trl.check.subject import read_subject
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         first = first or total
         minutes = total / (options.gpus * H800_BF16 * options.utilisation) / 60
         load = dataclasses.replace(subject.load(), prompt=P, completion=C)
-        peak = plan(subject.shape, subject.placement, load, subject.gpu_bytes).training_peak + RESERVE
+        peak = plan_memory(subject.shape, subject.placement, load, subject.gpu_bytes).training_peak + RESERVE
         name = "each time" if mode == "off" else f"chunks of {CHUNK:,}" if more else "once"
         numbers = f"{total / 1e15:,.0f}", f"{minutes:.1f}", f"{first / total:.2f}", f"{peak / GIB:.0f}"
         table.add_row(str(rows), name, *numbers)

@@ -14,7 +14,7 @@ from trl import GRPOConfig
 from longact_trl import LongActConfig
 from longact_trl.check import machine, settings
 from longact_trl.check.memory.changes import CHUNK
-from longact_trl.check.memory.plan import GIB, RESERVE, plan
+from longact_trl.check.memory.plan import GIB, RESERVE, plan_memory
 from longact_trl.check.subject import read_subject
 from longact_trl.method.sparsity import num_selected
 
@@ -160,7 +160,7 @@ def peak(subject, gpus: int, window: int, changes: dict) -> tuple[int, bool]:
     load = subject.load()
     at_length = dataclasses.replace(load, prompt=window - load.completion, **changes)
     placement = dataclasses.replace(subject.placement, ranks=gpus)
-    total = plan(subject.shape, placement, at_length, subject.gpu_bytes).training_peak + RESERVE
+    total = plan_memory(subject.shape, placement, at_length, subject.gpu_bytes).training_peak + RESERVE
     return total, total <= subject.gpu_bytes
 
 

@@ -111,15 +111,15 @@ def prompts():
 def packed(monkeypatch) -> list:
     """Every layout that was planned: a test that compares the plain path with itself would be of no use."""
     from longact_trl.packing import forward
-    from longact_trl.packing.layout import plan
+    from longact_trl.packing.layout import lay_out
 
     layouts = []
 
     def noting(*args):
-        layouts.append(plan(*args))
+        layouts.append(lay_out(*args))
         return layouts[-1]
 
-    monkeypatch.setattr(forward, "plan", noting)
+    monkeypatch.setattr(forward, "lay_out", noting)
     return layouts
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from . import data, machine, settings
 from .launch import LaunchError
-from .memory.plan import GIB, RESERVE, MemoryPlan, plan
+from .memory.plan import GIB, RESERVE, MemoryPlan, plan_memory
 from .shown_prompts import shown_prompts
 from .subject import Subject, read_subject
 from .verdict import FAIL, PASS, UNKNOWN, WARN, CannotCheck, Verdict, verdict_of
@@ -94,7 +94,7 @@ def check_run(*args, console: Console | None = None, **kwargs) -> int:
         if shape := subject.known.get("shape"):
             try:
                 console.print(
-                    memory_table(subject, plan(shape[0], subject.placement, subject.load(), subject.gpu_bytes))
+                    memory_table(subject, plan_memory(shape[0], subject.placement, subject.load(), subject.gpu_bytes))
                 )
             except (CannotCheck, ValueError):
                 pass  # the window or the prompts are wrong, and a verdict says so

@@ -16,7 +16,7 @@ from ..training.checkpoints import check_strategy, resolve_resume
 from ..training.preflight import check_vllm
 from .memory.changes import changes_that_fit
 from .memory.disk import checkpoint_bytes, saved_bytes
-from .memory.plan import GIB, RESERVE, plan
+from .memory.plan import GIB, RESERVE, plan_memory
 from .subject import Subject
 from .verdict import CannotCheck, Caution
 
@@ -48,7 +48,7 @@ def size_text(size: int) -> str:
 def memory(subject: Subject) -> str:
     """The memory plan fits the GPU, and vLLM's share holds a sequence."""
     shape, load = subject.shape, subject.load()
-    result = plan(shape, subject.placement, load, subject.gpu_bytes)
+    result = plan_memory(shape, subject.placement, load, subject.gpu_bytes)
     sequence = (subject.args.vllm_max_model_length or window_of(subject.model_config) or 0) if load.vllm_share else 0
     if result.kv_tokens < sequence:
         raise ValueError(

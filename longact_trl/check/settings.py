@@ -9,7 +9,7 @@ from trl import get_peft_config
 from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
 from ..models.reading import window_of, yarn_reach
-from ..packing.obstacles import obstacle, shares_prefixes
+from ..packing.obstacles import check_shared_prefix, obstacle, shares_prefixes
 from ..training.preflight import check_model_config, check_rope
 from .subject import Subject
 from .verdict import CannotCheck, Caution
@@ -122,6 +122,7 @@ def attention(subject: Subject) -> str:
 def shared_prompts(subject: Subject) -> str:
     """Whether a prompt is forwarded once, and how often where ranks divide its group."""
     args = subject.args
+    check_shared_prefix(subject.model_config, args)
     if not shares_prefixes(subject.model_config, args):
         why = obstacle(subject.model_config, args) if args.shared_prefix != "off" else None
         return "each completion forwards its prompt again" + (f": {why.removesuffix('.')}" if why else "")

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from trl.trainer.utils import FusedCausalLMOutput
 
 from .attention import register
-from .layout import Group, PackedLayout, plan
+from .layout import Group, PackedLayout, lay_out
 from .schedule import Stretch, Turn
 
 
@@ -101,7 +101,7 @@ def forward_once(
     Returns:
         `FusedCausalLMOutput`: As the model's: log-probs and entropies of shape (B, S - 1).
     """
-    layout = plan(input_ids, attention_mask, prompt_length, turn)
+    layout = lay_out(input_ids, attention_mask, prompt_length, turn)
     images = others.keys() - {"output_router_logits"}
     if images or (len(layout.groups) == len(input_ids) and not turn.kept):
         return model(

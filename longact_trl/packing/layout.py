@@ -128,7 +128,7 @@ class PackedLayout:
         return (group for group in self.groups if group.kept is not None and group.prefix.start < group.prefix.stop)
 
 
-def plan(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int, turn: Turn) -> PackedLayout:
+def lay_out(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int, turn: Turn) -> PackedLayout:
     """
     Lay out a micro-batch.
 

@@ -28,21 +28,32 @@ def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
 
     Returns:
         `bool`: Whether.
+    """
+    return args.shared_prefix != "off" and obstacle(config, args) is None
+
+
+def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig) -> None:
+    """
+    Check that prompts can be shared where that was asked for.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+        args (`LongActConfig`):
+            Training arguments.
 
     Raises:
         `ValueError`: If `shared_prefix="on"` or prompts in chunks are asked for and it cannot be; says why.
     """
     if args.shared_prefix == "off":
-        return False
-    reason = obstacle(config, args)
+        return
     wanted = ["`shared_prefix='on'`"] if args.shared_prefix == "on" else []
     wanted += [f"`{name}={value}`" for name in OF_SHARED_PREFIXES if (value := getattr(args, name))]
-    if reason and wanted:
+    if wanted and (reason := obstacle(config, args)):
         raise ValueError(
             f"{' with '.join(wanted)} cannot work: {reason} Write 'auto' and no `{'`, `'.join(OF_SHARED_PREFIXES)}` "
             "to forward each prompt again there."
         )
-    return reason is None
 
 
 def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:

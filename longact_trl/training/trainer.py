@@ -14,7 +14,7 @@ from ..method.frozen_rows import check_deepspeed_optimizer, check_no_weight_deca
 from ..method.gradients import row_parameters
 from ..models.reading import load_config, load_processing_class
 from ..models.vllm_cpu import keep_weights_loadable
-from ..packing.obstacles import shares_prefixes
+from ..packing.obstacles import check_shared_prefix
 from .agents import with_tools
 from .checkpoints import naming_unreadable
 from .config import LongActConfig
@@ -85,7 +85,7 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
         check_vllm(args)
         check_model_config(config, args, adapter, quantised)
         check_rope(config, args)
-        shares_prefixes(config, args)
+        check_shared_prefix(config, args)
         rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset} if eval_dataset else {}
         for dataset in (train_dataset, *evaluated.values()):

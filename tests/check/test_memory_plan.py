@@ -14,7 +14,7 @@ from helpers.trainers import make_trainer
 from longact_trl.check.memory import plan as formulas
 from longact_trl.check.memory.changes import changes_that_fit
 from longact_trl.check.memory.disk import checkpoint_bytes, saved_bytes
-from longact_trl.check.memory.plan import GIB, RESERVE, plan, state_bytes
+from longact_trl.check.memory.plan import GIB, RESERVE, plan_memory, state_bytes
 from longact_trl.check.memory.shape import shape_of
 from longact_trl.check.memory.workload import Load, Placement
 from longact_trl.check.subject import SHIPPED_CONFIGS
@@ -126,7 +126,7 @@ def test_a_shared_prefix_counts_the_prompt_once():
 def test_sleeping_vllm_is_not_there_while_training():
     placement = Placement("zero3", 8)
     asleep, awake = (
-        plan(QWEN3_8B, placement, Load(1, 28672, 4096, 16, vllm_share=0.35, vllm_sleeps=s), 80 * GIB)
+        plan_memory(QWEN3_8B, placement, Load(1, 28672, 4096, 16, vllm_share=0.35, vllm_sleeps=s), 80 * GIB)
         for s in (True, False)
     )
     assert awake.training_peak - asleep.training_peak == pytest.approx(28 * GIB, rel=1e-9)
@@ -139,11 +139,14 @@ def test_sleeping_vllm_is_not_there_while_training():
 def test_every_change_that_is_named_fits():
     placement, gpu = Placement("zero3", 8), 40 * GIB
     load = Load(2, 28672, 4096, 16, checkpointing=False, vllm_share=0.35, vllm_sleeps=False)
-    assert plan(QWEN3_8B, placement, load, gpu).peak + RESERVE > gpu
+    assert plan_memory(QWEN3_8B, placement, load, gpu).peak + RESERVE > gpu
     assert changes_that_fit(QWEN3_8B, placement, load, gpu) == []  # no single one
     load = Load(1, 28672, 4096, 16, checkpointing=False)
     named = dict(changes_that_fit(QWEN3_8B, placement, load, 60 * GIB))
-    assert named["gradient_checkpointing: true"] == plan(QWEN3_8B, placement, Load(1, 28672, 4096, 16)).peak + RESERVE
+    assert (
+        named["gradient_checkpointing: true"]
+        == plan_memory(QWEN3_8B, placement, Load(1, 28672, 4096, 16)).peak + RESERVE
+    )
     assert all(peak <= 60 * GIB for peak in named.values())
 
 

@@ -7,14 +7,14 @@ import torch
 from worker import BACKEND, MODEL, make_trainer, run, weights
 
 from longact_trl.packing import forward
-from longact_trl.packing.layout import Group, plan
+from longact_trl.packing.layout import Group, lay_out
 
 
 layouts = []
 
 
 def noting(*args):
-    layouts.append(plan(*args))
+    layouts.append(lay_out(*args))
     return layouts[-1]
 
 
@@ -44,7 +44,7 @@ def across_micro_batches(group: Group) -> bool:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    forward.plan = noting
+    forward.lay_out = noting
     check("micro_batch", within_a_micro_batch, per_device_train_batch_size=8, gradient_accumulation_steps=1)
     # Three groups of four on two ranks: one lies on both, and the ranks have other prompts to keep at other times.
     uneven = {"num_generations": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}

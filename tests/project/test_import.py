@@ -44,3 +44,10 @@ def test_the_configuration_loads_no_more_than_trls():
     added = done.stdout.split()
     assert {name.split(".")[0] for name in added} == {"longact_trl"}
     assert len(added) < 25
+
+
+def test_what_earlier_runs_have_pickled_is_found():
+    """`training_args.bin` names the module that the configuration was in until the rooms were made."""
+    from longact_trl.config import LongActConfig
+
+    assert LongActConfig is longact_trl.LongActConfig

@@ -23,7 +23,7 @@ from helpers.trainers import make_args, make_prompts, make_trainer, spread_rewar
 from helpers.weights import assert_no_hooks, weights_of
 from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.packing.attention import SUFFIX
-from longact_trl.packing.obstacles import shares_prefixes
+from longact_trl.packing.obstacles import check_shared_prefix, shares_prefixes
 from longact_trl.training.shared_prefix import exchange_window
 
 
@@ -302,7 +302,8 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
 def test_what_it_refuses(tmp_path, config, settings, message):
     on, auto = (make_args(tmp_path, shared_prefix=mode, **settings) for mode in ("on", "auto"))
     with pytest.raises(ValueError, match=f"`shared_prefix='on'` cannot work: .*{message}"):
-        shares_prefixes(config, on)
+        check_shared_prefix(config, on)
+    check_shared_prefix(config, auto)
     assert not shares_prefixes(config, auto)
 
 
@@ -317,7 +318,7 @@ def test_what_it_takes(tmp_path, config):
 
 def test_a_load_balancing_loss_needs_whole_prompts(tmp_path):
     with pytest.raises(ValueError, match="`prefix_chunk_size=8` cannot work: a load-balancing loss"):
-        shares_prefixes(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8))
+        check_shared_prefix(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8))
     assert shares_prefixes(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8, router_aux_loss_coef=0.0))
 
 
@@ -325,7 +326,7 @@ def test_it_refuses_a_rank_with_one_completion(tmp_path):
     args = make_args(tmp_path, shared_prefix="on")
     args.per_device_train_batch_size = args.steps_per_generation = 1  # as on 4 ranks
     with pytest.raises(ValueError, match="no two of a prompt meet"):
-        shares_prefixes(LlamaConfig(), args)
+        check_shared_prefix(LlamaConfig(), args)
     args.prefix_chunk_size = 512
     assert shares_prefixes(LlamaConfig(), args)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .plan import RESERVE, plan
+from .plan import RESERVE, plan_memory
 from .shape import ModelShape
 from .workload import Load, Placement
 
@@ -51,5 +51,5 @@ def changes_that_fit(shape: ModelShape, placement: Placement, load: Load, gpu_by
     }
     if placement.is_deepspeed:
         candidates["offload_optimizer_device: cpu"] = (replace(placement, offload_optimizer=True), load)
-    peaks = {what: plan(shape, *changed, gpu_bytes).peak + RESERVE for what, changed in candidates.items()}
+    peaks = {what: plan_memory(shape, *changed, gpu_bytes).peak + RESERVE for what, changed in candidates.items()}
     return sorted(((what, peak) for what, peak in peaks.items() if peak <= gpu_bytes), key=lambda item: item[1])

@@ -230,7 +230,7 @@ class MemoryPlan:
         return max(self.training_peak, self.generation_peak)
 
 
-def plan(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0) -> MemoryPlan:
+def plan_memory(shape: ModelShape, placement: Placement, load: Load, gpu_bytes: int = 0) -> MemoryPlan:
     """
     The plan of a run.
 
