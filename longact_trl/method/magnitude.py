@@ -70,48 +70,46 @@ class MagnitudeObserver:
         def after_forward(module: nn.Module, args: tuple, output: object) -> None:
             groups.clear()
 
-        def after_projection(projections: list[Projection]):
+        def after_projection(projection: Projection):
             def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
                 if groups:
-                    self._add(projections, output.detach(), groups)
+                    self._add(projection, output.detach(), groups)
 
             return hook
 
-        parts: dict[nn.Module, list[Projection]] = {}  # of each module: a fused one is read once for Q and K
-        for projection in self.projections:
-            for module in projection.modules:
-                parts.setdefault(module, []).append(projection)
         handles = []
         try:
             handles.append(model.register_forward_pre_hook(before_forward, with_kwargs=True))
             handles.append(model.register_forward_hook(after_forward, always_call=True))
-            for module, projections in parts.items():
-                handles.append(module.register_forward_hook(after_projection(projections)))
+            for projection in self.projections:
+                for module in projection.modules:
+                    handles.append(module.register_forward_hook(after_projection(projection)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
     @torch.no_grad()
-    def _add(self, projections: list[Projection], output: torch.Tensor, groups: list["_Group"]) -> None:
-        first = min(p.slices[0].start for p in projections)  # no head lies above the first of its projection
-        last = max(p.slices[-1].stop for p in projections)
+    def _add(self, projection: Projection, output: torch.Tensor, groups: list["_Group"]) -> None:
+        # Each projection by itself, whatever is observed beside it: other columns next to it give other last bits.
+        rows = projection.rows
+        window = rows if isinstance(rows, slice) else slice(min(rows).item(), max(rows).item() + 1)
         norms = [
-            self._norms(projections[0].name, output[group.row, ..., first:last].flatten(0, -2), group)
+            self._norms(projection.name, output[group.row, ..., window].flatten(0, -2), group)
             for group in groups
             if group.segments or group.kept is not None
         ]
-        for p in projections if norms else ():
-            rows = slice(p.rows.start - first, p.rows.stop - first) if isinstance(p.rows, slice) else p.rows - first
-            self._sums[p.name] = sum(norms)[rows] + self._sums.get(p.name, 0)
+        if norms:
+            total = sum(norms) if isinstance(rows, slice) else sum(norms)[rows - window.start]
+            self._sums[projection.name] = total + self._sums.get(projection.name, 0)
 
-    def _norms(self, module: str, row: torch.Tensor, group: "_Group") -> torch.Tensor:
+    def _norms(self, name: str, row: torch.Tensor, group: "_Group") -> torch.Tensor:
         """Sum over a group's sequences of their L2 norms over tokens, (S, C) in any dtype to float64 (C,)."""
         segments = [_sum_of_squares(row[segment]) for segment in group.segments]
         if group.kept is None:
             shared = _sum_of_squares(row[group.prefix])
         else:
-            shared, segments = self._prefixes[module, group.kept.number].add(row[group.prefix], group, segments)
+            shared, segments = self._prefixes[name, group.kept.number].add(row[group.prefix], group, segments)
         zero = row.new_zeros(row.shape[-1], dtype=torch.float64)
         return sum(((shared + segment).sqrt().double() for segment in segments), zero)
 
