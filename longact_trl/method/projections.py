@@ -19,11 +19,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from .attention_layers import attention_layers
 from .attention_table import FUSED, GATED, NO_QUERIES, OUTPUTS, SEPARATE
-
-
-NOT_SOFTMAX = ("Delta", "Lightning")
-"""Words in the names of recurrent layers that are called attention where the config has no `layer_types`."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def find_projections(model: nn.Module, kinds: Sequence[str] = ("q", "k")) -> lis
         `ValueError`: If it is not known which rows of an attention layer are Q's or K's; names layer and reason.
     """
     found: dict[tuple, Projection] = {}
-    layers = list(_attention_layers(model))
+    layers = list(attention_layers(model))
     for name, attention in layers:
         for projection in _projections_of(name, attention):
             if projection.kind in kinds:
@@ -112,56 +109,6 @@ def find_projections(model: nn.Module, kinds: Sequence[str] = ("q", "k")) -> lis
             "mask. Train it with GRPOTrainer."
         )
     return list(found.values())
-
-
-def text_decoder(model: nn.Module) -> nn.Module:
-    """
-    The part of a model that reads and writes text.
-
-    Args:
-        model (`nn.Module`):
-            A language model, also one that reads images, plain or wrapped by PEFT.
-
-    Returns:
-        `nn.Module`: Its decoder, as `get_decoder` of transformers finds it; `model` itself where it has none.
-    """
-    if hasattr(model, "get_base_model"):  # PEFT
-        model = model.get_base_model()
-    if not hasattr(model, "get_decoder"):
-        return model
-    decoder = model.get_decoder()
-    return decoder if hasattr(decoder, "get_decoder") else model.base_model  # `decoder` of ModernBERT is its head
-
-
-def _attention_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Softmax self-attention of the decoder: dotted paths without PEFT's prefix, and modules."""
-    decoder = text_decoder(model)
-    wanted = set(decoder.modules()) - _modules_of_others(decoder)
-    layer_types = getattr(getattr(decoder, "config", None), "layer_types", None) or ()
-    for name, module in model.named_modules():
-        if module not in wanted or not _is_attention(module):
-            continue
-        path, index = name.lower(), getattr(module, "layer_idx", None)
-        if "cross" in path or "encoder_attn" in path or "Cross" in type(module).__name__:
-            continue
-        kind = layer_types[index] if isinstance(index, int) and index < len(layer_types) else ""
-        if "linear" in kind or any(word in type(module).__name__ for word in NOT_SOFTMAX):
-            continue
-        if any(_is_attention(child) for child in module.modules() if child is not module):
-            continue  # a block around an attention
-        yield name.removeprefix("base_model.model."), module
-
-
-def _modules_of_others(decoder: nn.Module) -> set[nn.Module]:
-    """Modules of models inside a decoder that read something else than tokens: images, sound."""
-    models = (m for m in decoder.modules() if hasattr(m, "get_decoder") and m is not decoder)
-    others = (m for m in models if any(word in type(m.config).__name__ for word in ("Vision", "Audio")))
-    return {module for m in others for module in m.modules()}
-
-
-def _is_attention(module: nn.Module) -> bool:
-    name = type(module).__name__
-    return ("Attention" in name and not name.endswith("Layer")) or name.endswith("MLA")
 
 
 def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
