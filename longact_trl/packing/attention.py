@@ -111,8 +111,8 @@ def packed_attention(
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, sinks, layout, scores, module):
-        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-        lse = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
+        out = torch.zeros_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        lse = query.new_zeros(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
         end = 0  # of the queries that have attended to something
         for block, columns in _blocks(layout, scores):
             queries = block.queries
@@ -130,6 +130,8 @@ class _PackedAttention(torch.autograd.Function):
         if layout.writes:
             for group in layout.kept_prefixes():
                 group.kept.write(module, group.seen, key[:, :, group.prefix], value[:, :, group.prefix])
+        if layout.attended is not None:
+            layout.attended()
         ctx.save_for_backward(query, key, value, sinks, out, lse)
         ctx.layout, ctx.scores, ctx.module = layout, scores, module
         return out

@@ -6,6 +6,7 @@ The model is called wrapped or not: DDP, DeepSpeed and FSDP2 see passes over one
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from trl.trainer.utils import FusedCausalLMOutput
 
 from .attention import register
+from .last_layer import LastLayer, last_layer_of
 from .layout import Group, PackedLayout, lay_out
 from .schedule import Stretch, Turn
 
@@ -23,8 +25,8 @@ from .schedule import Stretch, Turn
 @contextmanager
 def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
     """
-    Let models attend within packed rows, and their LM head see segments only, while the context lasts. Everything
-    else they do stays as it is.
+    Let models attend within packed rows, and their LM head and what follows the last attention see segments only,
+    while the context lasts. Everything else they do stays as it is.
 
     Args:
         models (`PreTrainedModel`):
@@ -39,6 +41,8 @@ def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
             decoder = (model.get_base_model() if is_peft_model(model) else model).base_model
             handles.append(decoder.register_forward_pre_hook(_make_no_mask, with_kwargs=True))
             handles.append(decoder.register_forward_hook(_for_each_row, with_kwargs=True))
+            if (layer := last_layer_of(decoder)) is not None:
+                handles += LastLayer(layer).handles
         yield
     finally:
         for handle in handles:
@@ -107,6 +111,8 @@ def forward_once(
         return model(
             input_ids=input_ids, attention_mask=attention_mask, labels=labels, fused_lm_head=fused_lm_head, **others
         )
+    if others.get("output_router_logits"):  # a load-balancing loss reads those of the last layer, too
+        layout = replace(layout, whole=True)
     if not turn.writes:
         for number in turn.in_row:  # from here on nothing reads them
             turn.kept[number].forget_values()

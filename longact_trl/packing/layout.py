@@ -12,7 +12,7 @@ forward passes share is a [`KeptPrefix`]: its tokens may be in the row, in part 
 Shapes: B rows, S columns of the padded batch; T packed tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,6 +50,11 @@ class Group:
         """All packed tokens of the group."""
         return slice(self.prefix.start, self.segments[-1].stop if self.segments else self.prefix.stop)
 
+    @property
+    def after_prefix(self) -> slice:
+        """The packed tokens of all segments."""
+        return slice(self.prefix.stop, self.tokens.stop)
+
 
 class Block(NamedTuple):
     """Queries that attend to keys: packed tokens, or where `kept` is given, keys of that prefix."""
@@ -75,12 +80,18 @@ class PackedLayout:
         writes (`bool`, *optional*, defaults to `False`):
             Whether K and V of the packed prefixes are to be kept. Otherwise the gradients that were kept for them are
             added to theirs.
+        whole (`bool`, *optional*, defaults to `False`):
+            Whether prefixes run to the end of the last layer, and not to K and V there only.
+        attended (`Callable[[], None]`, *optional*):
+            In the last layer, where prefixes end with K and V: called after attention.
     """
 
     rows: torch.Tensor
     columns: torch.Tensor
     groups: tuple[Group, ...]
     writes: bool = False
+    whole: bool = False
+    attended: Callable[[], None] | None = None
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """From (B, S) to (1, T)."""
@@ -93,6 +104,17 @@ class PackedLayout:
         """
         segments = [packed[:, segment] for group in self.groups for segment in group.segments]
         return torch.cat(segments, dim=1) if segments else packed[:, -1:]
+
+    def spread(self, segments: torch.Tensor) -> torch.Tensor:
+        """From what `segments_of` gives back to (1, T, …), zero in prefixes."""
+        num_tokens, parts, start = len(self.rows), [], 0
+        places = [g.after_prefix for g in self.groups if g.segments] or [slice(num_tokens - 1, num_tokens)]
+        end = 0
+        for place in places:
+            parts.append(segments.new_zeros(1, place.start - end, *segments.shape[2:]))
+            parts.append(segments[:, start : start + place.stop - place.start])
+            start, end = start + place.stop - place.start, place.stop
+        return torch.cat(parts, dim=1)
 
     def unpack(self, segments: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         """From (1, tokens of segments) to `shape` (B, S), zero where nothing comes from. Differentiable."""
@@ -108,18 +130,21 @@ class PackedLayout:
     def blocks(self) -> Iterator[Block]:
         """
         What attends to what: a group to what it has seen, a prefix to itself, all segments to their prefix, each
-        segment to itself.
+        segment to itself. In the last layer, a prefix to nothing.
 
         Yields:
             `Block`: Queries, keys, and whether attention between them is causal.
         """
         for group in self.groups:
-            if group.seen:
-                yield Block(group.tokens, slice(0, group.seen), False, group.kept)
+            ends = self.attended is not None
+            if group.seen and (group.segments or not ends):
+                queries = group.after_prefix if ends else group.tokens
+                yield Block(queries, slice(0, group.seen), False, group.kept)
             if group.prefix.start < group.prefix.stop:
-                yield Block(group.prefix, group.prefix, True)
+                if not ends:
+                    yield Block(group.prefix, group.prefix, True)
                 if group.segments:
-                    yield Block(slice(group.prefix.stop, group.tokens.stop), group.prefix, False)
+                    yield Block(group.after_prefix, group.prefix, False)
             for segment in group.segments:
                 yield Block(segment, segment, True)
 
