@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from ._version import __version__
-from .analysis.options import check_options
+from .analysis.options import check_options, refuse
 from .method.sparsity import check_sparsity_ratio
 from .settings.messages import usage_errors
 from .settings.paths import check_here, free_folder
 from .settings.quiet import quiet
 
+
+KINDS, NUM_PROMPTS = "q,k,v", 8  # defaults of `longact inspect`
 
 app = typer.Typer(
     name="longact",
@@ -79,13 +81,21 @@ def inspect(
     benchmark: Annotated[str | None, typer.Option(help="Prompts of a benchmark instead, e.g. ruler/cwe.")] = None,
     length: Annotated[str | None, typer.Option(help="Tokens of each text, e.g. 4k.")] = None,
     layers: Annotated[str | None, typer.Option(help="E.g. 0,5,10-12. Default: all.")] = None,
-    projections: Annotated[str, typer.Option(help="Some of q,k,v.")] = "q,k,v",
+    projections: Annotated[str, typer.Option(help="Some of q,k,v.")] = KINDS,
     after_norm: Annotated[bool, typer.Option("--after-norm", help="Look behind q_norm and k_norm.")] = False,
     after_rope: Annotated[bool, typer.Option("--after-rope", help="Look behind the rotation.")] = False,
     sparsity_ratio: Lambda = 0.3,
     layout: Annotated[
         str, typer.Option(help="ours, or paper: also Fig. 1 and 3-5 as the paper draws them, heads across.")
     ] = "ours",
+    gradients: Annotated[
+        bool,
+        typer.Option("--gradients", help="Instead: the policy gradient of W_Q and W_K on RL batches, by rows."),
+    ] = False,
+    config: Annotated[
+        str | None, typer.Option(help="With --gradients: a recipe's YAML with prompts and rewards; else synthetic.")
+    ] = None,
+    num_prompts: Annotated[int, typer.Option(help="With --gradients: prompts of each of four lengths.")] = NUM_PROMPTS,
     output: Annotated[Path | None, typer.Option(help="Default: runs/inspect/<model>.", show_default=False)] = None,
 ) -> None:
     """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
@@ -96,6 +106,27 @@ def inspect(
         if text and benchmark:
             raise ValueError("Write --text or --benchmark, not both.")
         check_options(model, sparsity_ratio, projections, layers, [length], text or [])
+        if gradients:
+            given = {
+                "--text": text,
+                "--benchmark": benchmark,
+                "--layers": layers,
+                "--projections": projections != KINDS,
+            }
+            given |= {"--after-norm": after_norm, "--after-rope": after_rope, "--layout": layout != "ours"}
+            refuse(given, "does not go with --gradients, which looks at W_Q and W_K of all layers")
+            from .analysis.gradients.command import inspect_gradients
+
+            inspect_gradients(
+                model,
+                output or default_output("inspect", model),
+                config=config,
+                length=length,
+                num_prompts=num_prompts,
+                sparsity_ratio=sparsity_ratio,
+            )
+            return
+        refuse({"--config": config, "--num-prompts": num_prompts != NUM_PROMPTS}, "goes with --gradients only")
         from .analysis.inspect.command import inspect_activations
 
         inspect_activations(

@@ -1,6 +1,6 @@
 """What `longact inspect` and `longact perturb` are told, judged before torch or a model is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..method.sparsity import check_sparsity_ratio
@@ -48,6 +48,13 @@ def check_options(
     for file in files:
         if not file.is_file():
             raise ValueError(f"Cannot read {str(file)!r} as UTF-8 text: there is no such file.")
+
+
+def refuse(options: Mapping[str, object], reason: str) -> None:
+    """`ValueError` for the first of these options that was given (is true), with the reason."""
+    for name, given in options.items():
+        if given:
+            raise ValueError(f"{name} {reason}. Leave it out.")
 
 
 def check_kinds(kinds: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def tidy(axis: "Axes", title: str) -> None:
@@ -14,6 +15,12 @@ def tidy(axis: "Axes", title: str) -> None:
     axis.grid(axis="y", color="0.9", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=9)
+
+
+def headline(figure: "Figure", title: str, subtitle: str) -> None:
+    """A bold title over the whole figure, on the left, and a smaller line below it."""
+    figure.suptitle(f"{title}\n", fontsize=14, fontweight="bold", x=0.01, ha="left", linespacing=2.0)
+    figure.text(0.01, 1 - 0.42 / figure.get_figheight(), subtitle, fontsize=10, color="0.3", va="top")
 
 
 def plain_log_labels(axis: "Axes", minor_decades: float = 3) -> None:

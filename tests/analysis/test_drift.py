@@ -65,6 +65,21 @@ def test_saving_in_bfloat16_is_no_training(tmp_path):
     assert all(drift.changed.all() for drift in back.values())
 
 
+def test_weights_that_moved_as_saved_and_in_bfloat16(tmp_path):
+    """A large weight hides in bfloat16 what a small one shows."""
+    base, trained = make_model(), make_model()
+    for model in (base, trained):
+        model.model.layers[0].self_attn.q_proj.weight.data[3, :4] = torch.tensor([1.0, 0.001, 1.0, 0.0001])
+    # Rounded away beside 1; seen beside 0.001; seen if larger; seen by its bits, but not above the tolerance.
+    trained.model.layers[0].self_attn.q_proj.weight.data[3, :4] += torch.tensor([1e-4, 1e-4, 0.1, 5e-6])
+    drift = measure_drift(save(base, tmp_path / "base"), save(trained, tmp_path / "trained"))
+    of_q = drift["model.layers.0.self_attn.q_proj"]
+    assert of_q.row_size == 64
+    assert of_q.moved.flatten().nonzero().tolist() == of_q.moved_bf16.flatten().nonzero().tolist() == [[3]]
+    assert (of_q.moved.sum(), of_q.moved_bf16.sum()) == (4, 2)
+    assert sum(d.moved.sum() for d in drift.values()) == 4
+
+
 def test_relative_update_by_head(tmp_path):
     base, trained = make_model(), make_model()
     with torch.no_grad():
@@ -120,7 +135,8 @@ def test_no_row_moves_outside_the_union_of_masks(tmp_path, update_rule):
 
 def test_massive_share():
     update = torch.tensor([[1.0, 2.0, 2.0, 0.0]])
-    drift = Drift(update > 0, update, torch.ones(1, 4))
+    moved = (update > 0).long()
+    drift = Drift(update > 0, update, torch.ones(1, 4), 1, moved, moved)
     rows, energy = massive_share(drift, torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5)  # massive: channels 0 and 2
     assert (rows, energy) == pytest.approx((2 / 3, 5 / 9))
 

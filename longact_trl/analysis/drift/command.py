@@ -20,7 +20,7 @@ from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of
 from ..inspect.inspection import inspect_model
 from ..texts import read_texts
-from .row_drift import Drift, find_masks, measure_drift, summarise
+from .row_drift import BF16_TOLERANCE, Drift, find_masks, measure_drift, summarise
 
 
 if TYPE_CHECKING:
@@ -161,12 +161,20 @@ def verdict(summary: dict) -> str:
     """In words: how much moved, how much of it in massive rows, and whether masks allowed it."""
     lines = [f"{summary['changed']:,} of {summary['rows']:,} rows of W_Q and W_K changed."]
     entries = [e for e in summary["projections"].values() if e.get("changed")]
+    lines.append(
+        f"{summary['weights_moved'] / summary['weights']:.1%} of their weights moved, in bfloat16 "
+        f"{summary['weights_moved_bf16'] / summary['weights']:.1%} by more than {BF16_TOLERANCE:g}, the measure of "
+        "arXiv:2505.11711."
+    )
     if entries and "changed_in_massive" in entries[0]:
         share = sum(e["changed_in_massive"] * e["changed"] for e in entries) / summary["changed"]
         lines.append(
             f"{share:.0%} of them are among the base model's massive rows, the top {summary['sparsity_ratio']:.0%} of "
             "each head by magnitude; chance would put that share there, rounded down to whole channels."
         )
+        if moved := summary["weights_moved_bf16"]:
+            inside = sum(e["weights_moved_bf16_in_massive"] for e in entries)
+            lines.append(f"{inside / moved:.0%} of the weights that moved in bfloat16 are in those rows.")
     masks = summary["masks"]
     if masks is None:
         lines.append("No longact/masks.safetensors lies beside the trained model, so what masks allowed is not known.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...method.sparsity import num_selected
-from ...pictures.axes import plain_log_labels, tidy
+from ...pictures.axes import headline, plain_log_labels, tidy
 from ...pictures.heatmaps import (
     COLORMAP,
     DPI,
@@ -54,7 +54,7 @@ def draw_layer(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Figure
     num_heads = max(len(magnitudes[name]) for named in layers.values() for name in named.values())
     height = min(max(INCHES_PER_HEAD * num_heads, MIN_HEIGHT), MAX_HEIGHT) + 0.4
     figure = Figure((len(kinds) * PANEL_WIDTH + 0.9, height * len(layers) + 1.0), dpi=DPI, layout="constrained")
-    _title(figure, f"Magnitude of each channel of {_listed(kinds)}", subtitle)
+    headline(figure, f"Magnitude of each channel of {_listed(kinds)}", subtitle)
     fill_heatmaps(figure, magnitudes, {})
     return figure
 
@@ -80,7 +80,7 @@ def draw_overview(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Fig
     num_heads = max(sum(len(m) for name, m in magnitudes.items() if kind_of(name) == kind) for kind in kinds)
     height = min(max(OVERVIEW_HEAD * num_heads + 1.5, OVERVIEW_MIN), OVERVIEW_MAX)
     figure = Figure((3.4 * len(kinds) + 1.4, height), dpi=DPI, layout="constrained")
-    _title(figure, f"All heads of all layers: magnitude of {_listed(kinds)}", subtitle)
+    headline(figure, f"All heads of all layers: magnitude of {_listed(kinds)}", subtitle)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
     for axis, kind in zip(axes, kinds, strict=True):
         named = {name: m for name, m in magnitudes.items() if kind_of(name) == kind}
@@ -125,7 +125,7 @@ def draw_statistics(summary: dict, subtitle: str) -> "Figure":
     by_chance = num_selected(ratio, head_dim) / head_dim
     figure = Figure((19, 8.2), dpi=80, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.08)
-    _title(figure, f"How concentrated and how stable: the top {ratio:.0%} of each head's channels", subtitle)
+    headline(figure, f"How concentrated and how stable: the top {ratio:.0%} of each head's channels", subtitle)
     axes = iter(figure.subplots(2, 4).flatten())
     _by_layer(next(axes), summary, "energy_share", f"Energy in the top {ratio:.0%}", chance=by_chance)
     peaks = next(axes)
@@ -199,11 +199,6 @@ def _finish(axis: "Axes", title: str, chance: float | None) -> None:
         axis.text(axis.get_xlim()[1], chance, "chance ", color="0.35", fontsize=9, ha="right", va="bottom")
         axis.set_ylim(0, 1.02)
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-
-
-def _title(figure: "Figure", title: str, subtitle: str) -> None:
-    figure.suptitle(f"{title}\n", fontsize=14, fontweight="bold", x=0.01, ha="left", linespacing=2.0)
-    figure.text(0.01, 1 - 0.42 / figure.get_figheight(), subtitle, fontsize=10, color="0.3", va="top")
 
 
 def _listed(kinds) -> str:
