@@ -176,20 +176,24 @@ def test_prompts_of_a_recipe_by_length():
 
 def test_the_command(tmp_path):
     """Of the embedded model, which earns the paper's rewards; one length is enough here."""
-    options = ["--gradients", "--num-prompts", "2", "--length", "12", "--output", str(tmp_path)]
+    options = ["--gradients", "--num-prompts", "4", "--length", "12", "--output", str(tmp_path)]
     done = CliRunner().invoke(app, ["inspect", str(MODEL), *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     summary = json.loads((tmp_path / "gradients.json").read_text())
     assert summary["reward"] == "format and answer (Eq. 12)" and summary["chance"] == 9 / 32
-    assert list(summary["lengths"]) == ["12"] and summary["lengths"]["12"]["groups"] == 2
+    assert list(summary["lengths"]) == ["12"] and summary["lengths"]["12"]["groups"] == 4
     assert list(summary["share_by_layer"]["k"]) == ["0", "1"]
     steps = summary["lengths"]["12"]["steps"]["gradient"]
-    assert steps["dense"]["same"][0] < steps["massive"]["same"][0] < 0
+    for dense, massive in zip(steps["dense"]["same"], steps["massive"]["same"], strict=True):
+        assert dense < massive < 0
+    assert len(steps["dense"]["held_out"]) == 2
     saved = load_file(tmp_path / "gradients.safetensors")
     energy = saved["energy/0/12/model.layers.1.self_attn.q_proj"]
     rows = select_rows(saved["magnitude/0/12/model.layers.1.self_attn.q_proj"], 0.3)
     expected = (energy.flatten()[rows].sum() / energy.sum()).item()
-    assert summary["share_by_layer"]["q"]["1"]["massive"] == [pytest.approx(expected, rel=1e-5)]
+    assert summary["share_by_layer"]["q"]["1"]["massive"][0] == pytest.approx(expected, rel=1e-5)
+    most = (energy.view(-1, 32).topk(9, dim=1).values.sum() / energy.sum()).item()
+    assert summary["share_by_layer"]["q"]["1"]["most"][0] == pytest.approx(most, rel=1e-5)
     assert Image.open(tmp_path / "gradients.png").width > 1000
 
 

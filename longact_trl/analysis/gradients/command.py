@@ -30,7 +30,7 @@ from .picture import LABELS, draw_gradients, drops
 from .policy import MeasuringTrainer
 from .prompts import by_length, contained_reward, synthetic_prompts
 from .row_energy import STRATEGIES
-from .summary import summarise
+from .summary import MOST, summarise
 
 
 DEFAULT_LENGTH = 1024  # tokens of the longest prompt
@@ -112,7 +112,7 @@ def arguments(config: str | None, scratch: str, num_prompts: int) -> tuple[Recip
     fixed = {
         "output_dir": scratch,
         "strategy": "dense",
-        "gradient_accumulation_steps": min(PROMPTS_OF_A_BATCH, num_prompts),
+        "gradient_accumulation_steps": max(1, min(PROMPTS_OF_A_BATCH, num_prompts // 2)),  # two batches a length
         "disable_dropout": True,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
@@ -159,7 +159,7 @@ def choose_rewards(
         `tuple[Sequence[Callable], str]`: Reward functions, and what they are called.
     """
     trainer = MeasuringTrainer(model, rewards, args, dataset, processing_class=tokenizer)
-    first = [dataset[i] for i in range(args.gradient_accumulation_steps)]
+    first = [dataset[i] for i in range(min(PROMPTS_OF_A_BATCH, len(dataset)))]
     with trainer.sharing_prefixes():
         if trainer.sample(first).groups:
             return rewards, ANSWERS
@@ -207,12 +207,14 @@ def shares_table(summary: dict) -> Table:
         table.add_column(column, justify="right")
     kinds = list(summary["share_by_layer"])
     for kind in kinds:
-        for strategy in STRATEGIES:
+        for strategy in (*STRATEGIES, MOST):
             table.add_column(f"{KINDS[kind]} {LABELS[strategy]}", justify="right")
     for tokens, found in summary["lengths"].items():
         cells = [f"{tokens:,}", str(found["groups"]), str(found["groups_that_vary"]), f"{found['reward']:.2f}"]
         if "share" in found:
-            cells += [f"{fmean(found['share'][kind][strategy]):.1%}" for kind in kinds for strategy in STRATEGIES]
+            cells += [
+                f"{fmean(found['share'][kind][strategy]):.1%}" for kind in kinds for strategy in (*STRATEGIES, MOST)
+            ]
         table.add_row(*cells)
     return table
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...pictures.axes import headline, tidy
 from ...pictures.heatmaps import DPI, KINDS
+from .summary import MOST
 
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"massive": "#b5367a", "random": "#80868b", "min": "#2a788e", "dense": "#3b0f70"}
-LABELS = {"massive": "massive", "random": "random", "min": "low", "dense": "all"}
+LABELS = {"massive": "massive", "random": "random", "min": "low", "dense": "all", MOST: "at most"}
 STYLES = {"q": "-", "k": "--"}
 
 
@@ -51,6 +52,8 @@ def draw_gradients(summary: dict, title: str, subtitle: str) -> "Figure":
 def _by_layer(axis: "Axes", summary: dict, kind: str) -> None:
     layers = summary["share_by_layer"][kind]
     x = [int(layer) if layer.isdigit() else i for i, layer in enumerate(layers)]
+    most = [fmean(of_layer[MOST]) for of_layer in layers.values()]
+    axis.plot(x, most, color="0.55", linewidth=1.2, linestyle=":", label="at most")
     for strategy in ("massive", "random", "min"):
         _band(axis, x, [of_layer[strategy] for of_layer in layers.values()], COLOURS[strategy], "-", LABELS[strategy])
     axis.set_xlabel("layer")

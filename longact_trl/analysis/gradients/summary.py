@@ -10,6 +10,8 @@ from .restricted_step import DIRECTIONS
 from .row_energy import STRATEGIES, chance, select, share
 
 
+MOST = "most"
+"""Beside the strategies: what as many rows of each head could hold at most, chosen by the gradient itself."""
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -42,7 +44,8 @@ def summarise(measured: Sequence[Measured], sparsity_ratio: float) -> dict:
         "share_by_layer": {
             kind: {
                 layer_of(name): {
-                    strategy: _shares(with_gradient, [name], sparsity_ratio, strategy) for strategy in STRATEGIES
+                    strategy: _shares(with_gradient, [name], sparsity_ratio, strategy)
+                    for strategy in (*STRATEGIES, MOST)
                 }
                 for name in names
                 if kind_of(name) == kind
@@ -73,7 +76,7 @@ def _of_length(batches: Sequence[Measured], kinds: Sequence[str], sparsity_ratio
         summary["share"] = {
             kind: {
                 strategy: _shares(with_gradient, _of_kind(names, kind), sparsity_ratio, strategy)
-                for strategy in STRATEGIES
+                for strategy in (*STRATEGIES, MOST)
             }
             for kind in kinds
         }
@@ -99,7 +102,9 @@ def _of_length(batches: Sequence[Measured], kinds: Sequence[str], sparsity_ratio
 def _shares(batches: Iterable[Measured], names: Sequence[str], sparsity_ratio: float, strategy: str) -> list[float]:
     shares = []
     for seed, batch in enumerate(batches):
-        rows = select(batch.magnitudes, sparsity_ratio, strategy, seed)
+        # The rows of largest gradient are what "massive" takes where gradients stand for magnitudes.
+        by, strategy_of = (batch.energy, "massive") if strategy == MOST else (batch.magnitudes, strategy)
+        rows = select({name: by[name] for name in names}, sparsity_ratio, strategy_of, seed)
         shares.append(share({name: batch.energy[name] for name in names}, rows))
     return shares
 
