@@ -5,6 +5,7 @@ Shapes: B rows, S tokens, H heads, D channels per head.
 
 from collections import defaultdict
 from functools import partial
+from itertools import zip_longest
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from longact_trl.method.gradients import GradientMasker
 from longact_trl.method.magnitude import measure_magnitudes
 from longact_trl.method.masks import select_rows
 from longact_trl.method.projections import Projection, find_projections, row_dim
-from longact_trl.packing.forward import forward_once, packed_attention_in
+from longact_trl.packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
 from longact_trl.packing.schedule import take_turns
 
 
@@ -212,7 +213,8 @@ PROMPTS, ROWS = [12, 25, 40], [(0, 3), (2, 20), (1, 7), (0, 7), (2, 11), (1, 1),
 
 def shared_prefix_error(model: nn.Module, plain: nn.Module) -> float:
     """
-    Largest relative difference between the log-probs, entropies and gradients of packed rows and of plain ones.
+    Largest relative difference between the log-probs, entropies and gradients of packed rows and of plain ones: in
+    one micro-batch, and unless experts' scores have to be in it, in several, whole and in chunks.
 
     Args:
         model, plain (`nn.Module`):
@@ -232,30 +234,47 @@ def shared_prefix_error(model: nn.Module, plain: nn.Module) -> float:
         mask[row, start : width + length] = 1
     labels = ids.masked_fill(mask == 0, -100)
     labels[:, :width] = -100
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "fused_lm_head": True}
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    others = {"fused_lm_head": True}
     if hasattr(model.config, "output_router_logits") and hasattr(model.config, "num_experts"):
-        batch["output_router_logits"] = True  # as TRL does for a load-balancing loss
+        others["output_router_logits"] = True  # as TRL does for a load-balancing loss
     for each in (model, plain):
         add_fused_lm_head(each.train(), temperature=0.8, outputs=("log_probs", "entropy"))
-    expected = _outputs(plain, plain, batch)
-    turn = take_turns(ids[:, :width], mask[:, :width], [len(ids)], training=True)[0]
-    with packed_attention_in(model):
-        found = _outputs(partial(forward_once, model, width, turn), model, batch)
-    assert found.keys() == expected.keys()
+    expected, errors = _outputs(plain, plain, batch, others, len(ROWS)), []
     size = max(value.norm() for value in expected.values())
-    return max(float((found[n] - e).norm() / e.norm().clamp(min=1e-4 * size)) for n, e in expected.items())
+    for rows, chunk in [(len(ROWS), None)] if len(others) > 1 else WAYS:
+        turns = take_turns(ids[:, :width], mask[:, :width], [len(x) for x in ids.split(rows)], True, chunk)
+        with packed_attention_in(model):
+            found = _outputs(model, partial(forward_once, model, width), batch, others, rows, turns)
+        assert found.keys() == expected.keys()
+        errors += [float((found[n] - e).norm() / e.norm().clamp(min=1e-4 * size)) for n, e in expected.items()]
+    return max(errors)
 
 
-def _outputs(forward, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+WAYS = [(len(ROWS), None), (2, None), (3, 10)]
+"""Rows of a micro-batch, and tokens of a chunk."""
+
+
+def _outputs(model: nn.Module, forward, batch, others: dict, rows: int, turns=()) -> dict[str, torch.Tensor]:
+    """Of the rows in micro-batches, in the order of the rows, and the gradients of them all."""
     model.zero_grad()
     torch.manual_seed(7)
-    output = forward(**batch)
-    weights = torch.randn(2, *output.log_probs.shape, generator=torch.Generator().manual_seed(1))
-    loss = (output.log_probs * weights[0] + output.entropy * weights[1]).sum()
-    if output.aux_loss is not None:
-        loss = loss + 3 * output.aux_loss
-    loss.backward()
-    results = {"log_probs": output.log_probs.detach(), "entropy": output.entropy.detach()}
-    if output.aux_loss is not None:
-        results["aux_loss"] = output.aux_loss.detach()
+    shape = 2, len(ROWS), batch["labels"].size(1) - 1
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(1)).split(rows, dim=1)
+    parts = zip(*(x.split(rows) for x in batch.values()), strict=True)
+    outputs = []
+    for weight, part, turn in zip_longest(weights, parts, turns):
+        if turn is not None:
+            keep_prefixes(model, turn, model.device)
+        output = forward(*[turn] * (turn is not None), **dict(zip(batch, part, strict=True)), **others)
+        loss = (output.log_probs * weight[0] + output.entropy * weight[1]).sum()
+        if output.aux_loss is not None:
+            loss = loss + 3 * output.aux_loss
+        loss.backward()
+        for stretch in turn.after if turn is not None else ():
+            forward_stretch(model, stretch, model.device).backward()
+        outputs.append(output)
+    results = {name: torch.cat([o[name] for o in outputs]).detach() for name in ("log_probs", "entropy")}
+    if outputs[0].aux_loss is not None:
+        results["aux_loss"] = outputs[0].aux_loss.detach()
     return results | {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

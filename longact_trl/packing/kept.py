@@ -35,6 +35,7 @@ class KeptPrefix:
         self.ids, self.columns, self.offload = ids, columns, offload
         self.number = next(_numbers)  # names it after it is gone
         self.random_states: dict[int, list[torch.Tensor]] = {}  # before the pass that wrote the tokens from there on
+        self._written: set[tuple[nn.Module, int]] = set()
         self._values: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
         self._grads: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -47,7 +48,18 @@ class KeptPrefix:
         return bool(self._values)
 
     def write(self, module: nn.Module, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Keep K and V (1, K, tokens, D) of the tokens from `start` on."""
+        """
+        Keep K and V (1, K, tokens, D) of the tokens from `start` on.
+
+        Raises:
+            `ValueError`: If they are there: the layer attends several times, each time with a K or V of its own.
+        """
+        if (module, start) in self._written:
+            raise ValueError(
+                f"{type(module).__name__} attends several times in a forward pass, and K and V of a prompt are kept "
+                "once for each layer. Write `shared_prefix: 'off'`."
+            )
+        self._written.add((module, start))
         if module not in self._values:
             self._values[module] = tuple(self._empty(x) for x in (key, value))
         for kept, new in zip(self._values[module], (key, value), strict=True):
@@ -66,9 +78,11 @@ class KeptPrefix:
         if module not in self._grads:
             self._grads[module] = tuple(self._empty(x).zero_() for x in grads)
         for kept, new in zip(self._grads[module], grads, strict=True):
-            first = kept[: new.size(2)]
-            # On the device also if kept on the host, whose copies to and fro are in the order of its stream.
-            first.copy_(first.to(new.device, non_blocking=True) + new[0].transpose(0, 1), non_blocking=True)
+            first, new = kept[: new.size(2)], new[0].transpose(0, 1)
+            if self.offload:  # the device adds; copies to and fro are in the order of its stream
+                first.copy_(first.to(new.device, non_blocking=True) + new, non_blocking=True)
+            else:
+                first.add_(new)
 
     def gradients(
         self, module: nn.Module, start: int, stop: int, device: torch.device

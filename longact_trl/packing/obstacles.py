@@ -1,5 +1,6 @@
 """When the completions of a prompt can share its forward pass, and why not, from config and arguments alone."""
 
+from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 from trl import GRPOConfig
 
@@ -10,13 +11,13 @@ DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
 OWN_MASK = ("doge", "moshi", "nemotron")
 """Types of models that use transformers' AttentionInterface, and read the mask beside it."""
-LOOPS = ("hrm_text",)
-"""Types of models that run a layer several times a forward, each with a K and V of its own."""
+LOOPS = ("hrm_text", "diffllama")
+"""Types of models whose layers attend several times a forward, each time with a K or V of its own."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
 
 
-def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
+def shares_prefixes(config: PretrainedConfig, args: GRPOConfig, model: nn.Module | None = None) -> bool:
     """
     Whether a run forwards a prompt once for its completions on a rank.
 
@@ -25,14 +26,16 @@ def shares_prefixes(config: PretrainedConfig, args: GRPOConfig) -> bool:
             The model's configuration.
         args (`LongActConfig`):
             Training arguments.
+        model (`nn.Module`, *optional*):
+            The model, once it is there: blocks that stand in several layers are seen in it alone.
 
     Returns:
         `bool`: Whether.
     """
-    return args.shared_prefix != "off" and obstacle(config, args) is None
+    return args.shared_prefix != "off" and (obstacle(config, args) or held_several_times(model)) is None
 
 
-def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig) -> None:
+def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig, model: nn.Module | None = None) -> None:
     """
     Check that prompts can be shared where that was asked for.
 
@@ -41,6 +44,8 @@ def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig) -> None:
             The model's configuration.
         args (`LongActConfig`):
             Training arguments.
+        model (`nn.Module`, *optional*):
+            As in [`shares_prefixes`].
 
     Raises:
         `ValueError`: If `shared_prefix="on"` or prompts in chunks are asked for and it cannot be; says why.
@@ -49,7 +54,7 @@ def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig) -> None:
         return
     wanted = ["`shared_prefix='on'`"] if args.shared_prefix == "on" else []
     wanted += [f"`{name}={value}`" for name in OF_SHARED_PREFIXES if (value := getattr(args, name))]
-    if wanted and (reason := obstacle(config, args)):
+    if wanted and (reason := obstacle(config, args) or held_several_times(model)):
         raise ValueError(
             f"{' with '.join(wanted)} cannot work: {reason} Write 'auto' and no `{'`, `'.join(OF_SHARED_PREFIXES)}` "
             "to forward each prompt again there."
@@ -96,7 +101,7 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
     if config.model_type in OWN_MASK:
         return f"{type(config).__name__} reads its attention mask itself."
     if config.model_type in LOOPS:
-        return f"{type(config).__name__} runs its layers several times, and a prefix is kept once for each layer."
+        return f"{type(config).__name__}'s layers attend several times, and a prefix is kept once for each layer."
     kinds = [*(getattr(config, "layer_types", None) or ()), *(getattr(config, "layers_block_type", None) or ())]
     if others := set(kinds) - {"full_attention", "sliding_attention", "attention"}:
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
@@ -127,6 +132,29 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
             "a load-balancing loss needs the experts' choices for a whole prompt, which `prefix_chunk_size` forwards "
             "in parts. Set `router_aux_loss_coef: 0`, or no `prefix_chunk_size`."
         )
+    return None
+
+
+def held_several_times(model: nn.Module | None) -> str | None:
+    """
+    Which block of a model stands in several layers, as a sentence: what `obstacle` cannot see without the model.
+
+    Args:
+        model (`nn.Module` or `None`):
+            The model, plain or wrapped by PEFT, if it is there.
+
+    Returns:
+        `str` or `None`: `None` where each layer has blocks of its own.
+    """
+    if model is None:
+        return None
+    names: dict[nn.Module, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        in_layers = any(part.isdigit() for part in name.split("."))
+        if not in_layers or not any(True for _ in module.children()):  # activations and rotary positions may be shared
+            continue
+        if names.setdefault(module, name) != name:
+            return f"{names[module]} and {name} are one module, and a prefix is kept once for each."
     return None
 
 

@@ -21,7 +21,7 @@ from ..packing.attention import SUFFIX
 from ..packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
 from ..packing.kept import KeptPrefix
 from ..packing.layout import regroup
-from ..packing.obstacles import shares_prefixes
+from ..packing.obstacles import check_shared_prefix, shares_prefixes
 from ..packing.schedule import Turn, key_of, take_turns
 
 
@@ -38,7 +38,8 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     def train(self, *args, **kwargs):
         self._begin_step()
-        if not shares_prefixes(self.model.config, self.args):
+        check_shared_prefix(self.model.config, self.args, self.model)
+        if not shares_prefixes(self.model.config, self.args, self.model):
             return super().train(*args, **kwargs)
         models = [self.model] if self.ref_model is None else [self.model, self.ref_model]
         try:

@@ -6,9 +6,11 @@ from peft import LoraConfig, get_peft_model
 
 from helpers.models import make_decoder
 from helpers.prefix_rows import RTOL, SHAPES, make_batch, with_head
+from longact_trl import LongActConfig
 from longact_trl.method.magnitude import MagnitudeObserver
 from longact_trl.method.projections import find_projections
 from longact_trl.packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
+from longact_trl.packing.obstacles import check_shared_prefix, shares_prefixes
 from longact_trl.packing.schedule import key_of, take_turns
 
 
@@ -114,6 +116,26 @@ def test_gradient_checkpointing(reentrant, chunk_size):
     model.enable_input_require_grads()
     turns = turns_of(batch, prompt_length, 2, chunk_size=chunk_size)
     assert_close(once(model, batch, prompt_length, 2, turns), expected)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("chunk_size", [None, 4])
+@pytest.mark.parametrize("size", [1, 2])
+def test_bfloat16(size, chunk_size, autocast):
+    """Both paths round, and the gradients of a prompt's K and V add up in bfloat16: at most a quarter further from
+    float32 than TRL's own."""
+    batch, prompt_length = make_batch(*GROUP)
+    exact, model = (with_head(make_decoder("qwen3")) for _ in range(2))
+    truth = plainly(exact, batch, size)
+    model = model if autocast else model.bfloat16()
+
+    def errors(found: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.stack([(found[n].float() - v).norm() / v.norm() for n, v in truth.items()])
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        plain = errors(plainly(model, batch, size))
+        ours = errors(once(model, batch, prompt_length, size, turns_of(batch, prompt_length, size, True, chunk_size)))
+    assert ours.mean() <= 1.25 * plain.mean() and ours.max() <= 1.5 * plain.max(), (ours.mean(), plain.mean())
 
 
 @pytest.mark.parametrize("targets", [["q_proj", "k_proj"], ["v_proj"], ["down_proj"]])
@@ -232,3 +254,22 @@ def test_dropout_draws_the_same_when_a_prefix_runs_again(chunk_size):
     assert torch.equal(torch.get_rng_state(), before)
     assert without and torch.equal(torch.cat(without, 1), torch.cat(with_graph[::-1], 1))
     assert not any(turn.in_row for turn in turns)
+
+
+def test_a_block_in_several_layers_is_not_shared(tmp_path):
+    """Whatever the type of the model says: K and V are kept by module, and would be another layer's."""
+    model = with_head(make_decoder("qwen3"))
+    on, auto = (LongActConfig(str(tmp_path), shared_prefix=mode, use_cpu=True) for mode in ("on", "auto"))
+    check_shared_prefix(model.config, on, model)
+    model.base_model.layers[1].self_attn = model.base_model.layers[0].self_attn
+    with pytest.raises(ValueError, match="layers.0.self_attn and model.layers.1.self_attn are one module"):
+        check_shared_prefix(model.config, on, model)
+    assert shares_prefixes(model.config, auto) and not shares_prefixes(model.config, auto, model)
+
+
+def test_a_layer_that_attends_twice_is_found_when_it_does():
+    """DiffLlama is refused by name; what is not known by name must not train on wrong gradients."""
+    batch, prompt_length = make_batch(*GROUP)
+    model = with_head(make_decoder("diffllama"))
+    with pytest.raises(ValueError, match="attends several times in a forward pass.*`shared_prefix: 'off'`"):
+        once(model, batch, prompt_length, 1, turns_of(batch, prompt_length, 1))

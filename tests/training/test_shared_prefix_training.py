@@ -290,7 +290,7 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
         (LlamaConfig(), {"policy_loss": "kl_cov", "num_iterations": 2}, "has a kink at zero"),
         (LlamaConfig(), {"model_init_kwargs": {"attn_implementation": "eager"}}, "Write 'sdpa'"),
         (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), {}, "'dynamic'"),
-        (HrmTextConfig(), {}, "runs its layers several times"),
+        (HrmTextConfig(), {}, "layers attend several times"),
         (LlamaConfig(attention_dropout=0.1), {}, "`attention_dropout`=0.1"),
         (Gemma3Config(), {}, "also reads images"),
         (MambaConfig(), {}, "does not take its attention function"),
