@@ -14,11 +14,9 @@ peak on a GPU, else the process's: `all` of it; `model`, without what the librar
 the `passes` added to weights and, in training, gradients. A scoring pass comes before there are gradients, as in a
 step of TRL.
 
-The bound is the ratio of floating-point operations: two for each weight and token in linear layers, 4·D for each pair
-of query and key in each head; three times as much with a backward pass (3.5 in attention, whose flash kernels compute
-scores again) and once more for what checkpointing computes again. On a CPU, TRL's LM head runs on every
-position, and here on segments only; on a GPU on completions only. The bound counts what runs when the group is one
-micro-batch: what smaller ones add, a forward pass of the prompt without gradient, is what they lose of it.
+The bound is the ratio of floating-point operations, counted by `longact_trl/check/work.py`. On a CPU, TRL's LM head
+runs on every position, and here on segments only; on a GPU on completions only. It counts what runs when the group is
+one micro-batch: what smaller ones add, a forward pass of the prompt without gradient, is what they lose of it.
 
 On a machine that does other work `OMP_NUM_THREADS=1 … --cpu-time` counts CPU seconds.
 """
@@ -38,6 +36,9 @@ from rich.console import Console
 from rich.table import Table
 from smollm2 import smollm2_135m
 from turns import Worker, peak_memory
+
+from longact_trl.check.memory.shape import shape_of
+from longact_trl.check.work import pass_flops
 
 
 ARMS = ("trl", "shared")
@@ -207,27 +208,7 @@ def measure(shape: str, size: int, repeats: int) -> dict[str, dict[str, list[dic
 def flops(config, shape: Shape, arm: str, kind: str, checkpointing: bool, on_gpu: bool | None = None) -> float:
     """Floating-point operations of a pass; where TRL's LM head runs on prompts, too, depends on the device."""
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
-    P, G, C = shape
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    weights = config.hidden_size * (2 * heads + 2 * kv_heads) * head_dim
-    weights += 3 * config.hidden_size * config.intermediate_size
-    if arm == "trl":
-        tokens, pairs = G * (P + C), G * triangle(P + C)
-    else:
-        tokens, pairs = P - 1 + G * (C + 1), triangle(P - 1) + G * ((C + 1) * (P - 1) + triangle(C + 1))
-    head_tokens = G * C if on_gpu else tokens if arm == "trl" else G * (C + 1)
-    linear = 2 * weights * config.num_hidden_layers * tokens
-    attention = 4 * heads * head_dim * config.num_hidden_layers * pairs
-    head = 2 * config.hidden_size * config.vocab_size * head_tokens
-    if kind == "scoring":
-        return linear + attention + head
-    return (3 + checkpointing) * linear + (3.5 + checkpointing) * attention + 4 * head  # TRL's head recomputes, too
-
-
-def triangle(n: int) -> int:
-    """Pairs of a query and a key of a causal sequence."""
-    return n * (n + 1) // 2
+    return pass_flops(shape_of(config), *shape, kind == "training", arm == "shared", checkpointing, not on_gpu)
 
 
 def over(turn: dict[str, float], name: str) -> float:

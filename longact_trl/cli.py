@@ -8,6 +8,7 @@ import typer
 from ._version import __version__
 from .analysis.options import check_options, refuse
 from .method.sparsity import check_sparsity_ratio
+from .settings.gpus import gpu_named
 from .settings.messages import usage_errors
 from .settings.paths import check_here, free_folder
 from .settings.quiet import quiet
@@ -48,26 +49,39 @@ def quickstart() -> None:
     quick_start()
 
 
+GpuName = Annotated[str, typer.Option("--gpu", help="A100, H100, H800 or H200: whose peaks the hours assume.")]
+Price = Annotated[
+    float | None,
+    typer.Option(help="Of a GPU for an hour: shows what it would cost.", min=0, show_default=False),
+]
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def check(
     context: typer.Context,
     config: Annotated[str, typer.Option(help="A recipe's YAML: a bare name beside the recipes, or a path.")],
     gpus: Annotated[int | None, typer.Option(help="GPUs of all nodes; default: the accelerate config's.")] = None,
-    gpu_memory: Annotated[float, typer.Option(help="GiB of one GPU.")] = 80.0,
+    gpu_memory: Annotated[float | None, typer.Option(help="GiB of one GPU; default: what --gpu has.")] = None,
     accelerate_config: Annotated[
         str | None, typer.Option(help="Accelerate config; default zero3.yaml, or cpu.yaml for a run on a CPU.")
     ] = None,
+    gpu: GpuName = "H100",
+    price_per_gpu_hour: Price = None,
 ) -> None:
-    """Say what would go wrong with a run and what memory it takes: no GPU, no weights. Any field can be overridden."""
+    """Say what would go wrong with a run, its memory and hours: no GPU, no weights. Any field can be overridden."""
     from .training.command_line import check_settings
 
     with usage_errors(exit_code=1):  # a check that failed
         own_options = [name for name in context.params if name != "context"]
+        on = gpu_named(gpu)
         check_settings(config, context.args, accelerate_config, own_options)
 
     from .check.command import check_run
 
-    raise typer.Exit(check_run(config, context.args, gpus, gpu_memory, accelerate_config))
+    memory = on.memory if gpu_memory is None else gpu_memory
+    raise typer.Exit(
+        check_run(config, context.args, gpus, memory, accelerate_config, gpu=on, price=price_per_gpu_hour)
+    )
 
 
 Model = Annotated[str, typer.Argument(help="Folder or Hub id.", show_default=False)]
@@ -258,12 +272,14 @@ def study(
     devices: Annotated[str | None, typer.Option(help="GPUs of each run that goes on at a time, e.g. 0-3,4-7.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and what they would take.")] = False,
     sbatch: Annotated[int | None, typer.Option(help="Print lines for Slurm, each run on so many GPUs.")] = None,
+    gpu: GpuName = "H100",
+    price_per_gpu_hour: Price = None,
 ) -> None:
     """Run arms × seeds of a recipe to their end, whatever stops them, and show what they show."""
     from .study.command import run_study
 
     with usage_errors():
-        run_study(file, output, devices, dry_run, sbatch)
+        run_study(file, output, devices, dry_run, sbatch, gpu_named(gpu), price_per_gpu_hour)
 
 
 @app.command()

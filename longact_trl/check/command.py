@@ -7,7 +7,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from ..settings.gpus import GPUS, Gpu
 from . import data, machine, settings
+from .hours import hours_of, hours_table
 from .launch import LaunchError
 from .memory.plan import GIB, RESERVE, MemoryPlan, plan_memory
 from .shown_prompts import shown_prompts
@@ -65,13 +67,19 @@ def check(
     return subject, [verdict_of(name, lambda check=check: check(subject)) for name, check in chosen.items()]
 
 
-def check_run(*args, console: Console | None = None, **kwargs) -> int:
+def check_run(
+    *args, gpu: Gpu = GPUS["h100"], price: float | None = None, console: Console | None = None, **kwargs
+) -> int:
     """
     Check a run and print the report.
 
     Args:
         args, kwargs:
             As in [`check`].
+        gpu (`Gpu`, *optional*):
+            What it trains on, for the hours that it takes. Default an H100.
+        price (`float`, *optional*):
+            Of a GPU for an hour.
         console (`Console`, *optional*):
             Where to print.
 
@@ -98,6 +106,12 @@ def check_run(*args, console: Console | None = None, **kwargs) -> int:
                 )
             except (CannotCheck, ValueError):
                 pass  # the window or the prompts are wrong, and a verdict says so
+            try:
+                console.print(hours_table(hours_of(subject, gpu), gpu, price))
+            except CannotCheck as reason:
+                console.print(Text(f"Hours: {reason}", style="italic"), soft_wrap=True)
+            except ValueError:
+                pass
     console.print(verdict_table(verdicts))
     counts = {status: sum(v.status == status for v in verdicts) for status in COLOURS}
     console.print(", ".join(f"{count} {status}" for status, count in counts.items() if count))

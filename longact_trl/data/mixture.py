@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..settings.recipe_yaml import read_config
 from ..settings.value_types import fits
-from .docqa import load_docqa
+from .docqa import HUB_ID, NUM_ROWS, load_docqa
 from .length import prompt_lengths
 from .memagent import load_memagent
 from .rows import RL_FEATURES
@@ -133,6 +133,26 @@ def source_names(mixture: str | Path) -> list[str]:
         default = inspect.signature(LOADERS[source["loader"]]).parameters.get("source")
         names.append(source.get("source") or (default.default if default else source["loader"]))
     return names
+
+
+def expected_rows(mixture: str | Path) -> int | None:
+    """
+    How many rows a mixture has, without reading any.
+
+    Args:
+        mixture (`str` or `Path`):
+            YAML file, as [`load_mixture`] takes it.
+
+    Returns:
+        `int` or `None`: At most; `None` where only the files themselves say so.
+    """
+    counts = []
+    for source in read_config(Path(mixture))["sources"]:
+        count = source.get("num_rows") or source.get("num_prompts")
+        if count is None and source["loader"] == "docqa" and source.get("source", HUB_ID) == HUB_ID:
+            count = NUM_ROWS.get(source.get("split", "train"))
+        counts.append(count)
+    return None if None in counts else sum(counts)
 
 
 def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> None:

@@ -8,15 +8,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from ..check.verdict import CannotCheck
 from ..evaluation.statistics import Interval
-from .execution import commands, execute, is_finished
+from ..settings.gpus import GPUS, Gpu
+from .execution import claim, commands, execute, is_finished
+from .hours import hours_of_runs, hours_table
 from .outcome import Arm, as_json, outcome_of
 from .picture import draw_study
+from .slurm import check_gpus, sbatch_line
 from .study_file import Run, Study, read_study
 
 
 OUTCOME, TABLE, PICTURE = "study.json", "study.md", "study.png"
-SBATCH = "sbatch --job-name {name} --nodes 1 --gpus {gpus} --output {log} --wrap {wrapped}"
 
 
 def run_study(
@@ -25,6 +28,8 @@ def run_study(
     devices: str | None = None,
     dry_run: bool = False,
     sbatch: int | None = None,
+    gpu: Gpu = GPUS["h100"],
+    price: float | None = None,
     console: Console | None = None,
 ) -> None:
     """
@@ -38,9 +43,13 @@ def run_study(
         devices (`str`, *optional*):
             Groups of GPUs of which each takes one run at a time, such as `"0-3,4-7"`. Default: one run at a time.
         dry_run (`bool`, *optional*, defaults to `False`):
-            Print the commands only.
+            Print the commands, and what they would take, only.
         sbatch (`int`, *optional*):
-            Print a line for Slurm for each unfinished run, with so many GPUs.
+            Print a line for Slurm for each unfinished run, with so many GPUs in all.
+        gpu (`Gpu`, *optional*):
+            What runs are on, for the hours of a dry run. Default an H100.
+        price (`float`, *optional*):
+            Of a GPU for an hour.
         console (`Console`, *optional*):
             Where to print.
 
@@ -52,12 +61,20 @@ def run_study(
     runs = study.runs()
     finished = [run for run in runs if is_finished(run)]  # refuses a changed arm before anything starts
     console.print(introduction(study, len(finished)), soft_wrap=True, highlight=False)
-    if dry_run or sbatch:
-        for run in runs:
-            if run not in finished:
-                _print_commands(console, run, sbatch)
-        return
     groups = [_devices(group) for group in devices.split(",")] if devices else [None]
+    for number in [sbatch] * bool(sbatch) + [group.count(",") + 1 for group in groups if group]:
+        check_gpus(study, number)
+    if dry_run or sbatch:
+        todo = [run for run in runs if run not in finished]
+        for run in todo:
+            _print_commands(console, run, sbatch)
+            if not dry_run:
+                claim(run)  # Slurm writes its log there, and what it leaves is known to be this run's
+        if dry_run:
+            _print_hours(console, todo, gpu, price)
+        elif not todo:
+            write_outcome(study, console)
+        return
     console.print(f"{len(runs) - len(finished)} runs to go; each writes log.txt in its folder.")
     done = len(finished)
 
@@ -149,12 +166,15 @@ def _with_interval(interval: Interval | None, sign: str = "") -> str:
 
 
 def _print_commands(console: Console, run: Run, sbatch: int | None) -> None:
-    lines = [shlex.join(command) for command in commands(run)]
-    if sbatch:
-        wrapped = shlex.quote(" && ".join(lines))
-        name, log = f"{run.arm}-{run.seed}", run.folder / "slurm-%j.txt"
-        lines = [SBATCH.format(name=name, gpus=sbatch, log=log, wrapped=wrapped)]
+    lines = [sbatch_line(run, sbatch)] if sbatch else [shlex.join(command) for command in commands(run)]
     console.print("\n".join([f"# {run.arm}, seed {run.seed}", *lines]), soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_hours(console: Console, runs: list[Run], gpu: Gpu, price: float | None) -> None:
+    try:
+        console.print(hours_table(runs, hours_of_runs(runs, gpu), gpu, price))
+    except CannotCheck as reason:
+        console.print(f"Hours: {reason}.", soft_wrap=True)
 
 
 def _devices(group: str) -> str:

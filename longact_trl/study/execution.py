@@ -20,13 +20,15 @@ from .study_file import Run
 CLAIM, LOG, TRAINED, LOCK = "run.json", "log.txt", "trained", "lock"
 
 
-def commands(run: Run) -> list[list[str]]:
+def commands(run: Run, beside_others: bool = False) -> list[list[str]]:
     """
     What trains and evaluates a run: the commands that a user would type.
 
     Args:
         run (`Run`):
             The run.
+        beside_others (`bool`, *optional*, defaults to `False`):
+            Whether other runs go on on the same machine, so that accelerate has to look for a free port.
 
     Returns:
         `list[list[str]]`: Arguments of the commands, evaluation last. All go on where they were stopped.
@@ -36,7 +38,7 @@ def commands(run: Run) -> list[list[str]]:
     evaluation = [sys.executable, relative(root / "recipes" / "evaluate.py"), "--config", evaluate.pop("config")]
     evaluation += ["--model", run.untrained or str(run.folder / "model")]
     arguments = {**evaluate, "output_dir": run.folder / "evaluation", "label": f"{run.arm}-seed-{run.seed}"}
-    evaluation += _as_options(arguments)
+    evaluation += as_options(arguments)
     if run.untrained:
         return [evaluation]
     train = {**run.study.train, **run.study.changes(run.arm)}
@@ -44,7 +46,8 @@ def commands(run: Run) -> list[list[str]]:
     recipe, config = root / "recipes" / train.pop("recipe"), train.pop("config")
     arguments = {**train, "seed": run.seed, "output_dir": run.folder / "model", "resume_from_checkpoint": "auto"}
     training = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", relative(launch)]
-    training += [relative(recipe), "--config", config, *_as_options(arguments)]
+    training += ["--main_process_port", "0"] * beside_others
+    training += [relative(recipe), "--config", config, *as_options(arguments)]
     return [training, evaluation]
 
 
@@ -130,10 +133,21 @@ def execute(
         raise ValueError(failures[0])
 
 
-def _run(run: Run, device: str | None) -> None:
+def claim(run: Run) -> None:
+    """
+    Write into a run's folder what its numbers depend on.
+
+    Args:
+        run (`Run`):
+            The run.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     content = {"claim": run.claim, "settings": run.settings}
     (run.folder / CLAIM).write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
+
+
+def _run(run: Run, device: str | None) -> None:
+    claim(run)
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})
     with (run.folder / LOG).open("a", encoding="utf-8") as log, (run.folder / LOCK).open("w") as lock:
         try:
@@ -144,7 +158,7 @@ def _run(run: Run, device: str | None) -> None:
                 f"{run.arm}, seed {run.seed} still runs, started by another `longact study`, maybe a killed one. "
                 "Wait for it, or stop its process."
             ) from error
-        *training, evaluation = commands(run)
+        *training, evaluation = commands(run, beside_others=device is not None)
         trained = run.folder / TRAINED
         for command in [evaluation] if trained.exists() else [*training, evaluation]:
             log.write(f"$ {shlex.join(command)}\n")
@@ -163,7 +177,7 @@ def _end_of(log: Path, lines: int = 12) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-def _as_options(arguments: dict) -> list[str]:
+def as_options(arguments: dict) -> list[str]:
     """`--name value`, as the recipes read them."""
     options = []
     for name, value in arguments.items():
