@@ -49,7 +49,7 @@ def attend(
     """Output (1, H, L, D) and log-sum-exp (1, H, L), -inf where a query sees none of the keys."""
     if _is_plain(scores, columns):
         kernel = aten._scaled_dot_product_flash_attention_for_cpu
-        if query.is_cuda:
+        if _on_gpu(query):
             kernel = aten._scaled_dot_product_flash_attention
         return kernel(query, key, value, 0.0, causal, scale=scores.scale)[:2]
     out = query.new_zeros(*query.shape[:3], value.shape[3])
@@ -69,9 +69,10 @@ def attend_backward(
 ) -> tuple[torch.Tensor, ...]:
     """Gradients of query, key and value, from outputs and log-sum-exps over all keys of the queries."""
     if _is_plain(scores, columns):
-        if query.is_cuda:
-            unused = torch.zeros(2, dtype=torch.uint64, device=query.device)  # state of a dropout that there is not
+        if _on_gpu(query):
+            unused = torch.empty(2, dtype=torch.uint64, device=query.device)  # state of a dropout that there is not
             lengths = None, None, query.size(2), key.size(2)
+            lse = lse.contiguous()  # the kernel reads (H, L) from where it begins, whatever the strides are
             return aten._scaled_dot_product_flash_attention_backward(
                 grad, query, key, value, out, lse, *lengths, 0.0, causal, unused, unused, scale=scores.scale
             )
@@ -90,6 +91,10 @@ def attend_backward(
         grads[1][:, :, seen] += _onto_keys(grad_scored, q, k.size(1)) * scores.scale
         grads[2][:, :, seen] += _onto_keys(weights, g, v.size(1))
     return tuple(total.to(x.dtype) for total, x in zip(grads, (query, key, value), strict=True))
+
+
+def _on_gpu(query: torch.Tensor) -> bool:
+    return query.is_cuda
 
 
 def _is_plain(scores: Scores, columns: Columns | None) -> bool:
