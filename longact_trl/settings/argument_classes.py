@@ -5,6 +5,7 @@ Importing TRL's `GRPOConfig` takes torch and transformers along, many seconds be
 """
 
 import ast
+import warnings
 from dataclasses import MISSING, field, make_dataclass
 from enum import Enum
 from functools import cache, reduce
@@ -45,6 +46,36 @@ def declared_class(module: str, name: str) -> type:
         return make_dataclass(name, [(key, *rest) for key, rest in _fields_of(module, name).items()])
     except (OSError, SyntaxError, AttributeError, TypeError, ValueError) as error:
         raise LookupError(f"The fields of {module}.{name} cannot be read from its source: {error}") from error
+
+
+def run_own_checks(module: str, name: str, args: Any) -> None:
+    """
+    Run what a class checks when it is made, without what its bases check: `__post_init__` as its source has it.
+
+    Args:
+        module, name (`str`):
+            As in [`declared_class`].
+        args (`Any`):
+            Object with the fields of the class, which are filled in as the class does.
+
+    Raises:
+        `LookupError`: If it cannot be run on the fields alone. The class itself finds out later.
+        `ValueError`: What the class says of a mistake.
+    """
+    _, found = _definition(module, name)
+    for function in found.body:
+        if isinstance(function, ast.FunctionDef) and function.name == "__post_init__":
+            body = [line for line in function.body if "super()" not in ast.unparse(line)]
+            source = ast.Module([ast.FunctionDef(function.name, function.args, body, [])], [])
+            names = {"warnings": warnings}
+            exec(compile(ast.fix_missing_locations(source), module, "exec"), names)
+            try:
+                with warnings.catch_warnings(action="ignore"):  # they come again
+                    names[function.name](args)
+            except ValueError as error:  # the message is the library's, the mistake the user's
+                raise ValueError(str(error)) from error
+            except Exception as error:
+                raise LookupError(f"The checks of {module}.{name} need more than its fields: {error}") from error
 
 
 def _fields_of(module: str, name: str) -> dict[str, tuple]:

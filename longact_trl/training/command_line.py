@@ -6,12 +6,14 @@ The recipe itself finds all of this again and more, many seconds later.
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from trl import ModelConfig
 
-from ..settings.argument_classes import declared_class
+from ..settings.argument_classes import declared_class, run_own_checks
 from ..settings.messages import usage_errors
 from ..settings.paths import check_here, recipe_root
 from ..settings.quiet import quiet
@@ -31,23 +33,30 @@ class Recipe(NamedTuple):
             Module and name of its two argument classes.
         examples (`str`):
             What to write for `--config`.
+        own_checks (`str`):
+            TRL's class whose own checks of its fields are run.
     """
 
     script_arguments: tuple[str, str]
     training_arguments: tuple[str, str]
     examples: str
+    own_checks: str
 
 
 GRPO = Recipe(
     ("longact_trl.training.recipe_parts", "RecipeArguments"),
     ("longact_trl.training.config", "LongActConfig"),
     "qwen3_8b.yaml, qwen3_4b.yaml, or quickstart.yaml for a CPU",
+    "GRPOConfig",
 )
 COLD_START = Recipe(
     ("longact_trl.training.cold_start", "ColdStartArguments"),
     ("trl", "SFTConfig"),
     "sft_qwen3_8b.yaml, sft_qwen3_4b.yaml, or sft_tiny.yaml for a CPU",
+    "SFTConfig",
 )
+NUM_PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where launchers say how many processes there are, as accelerate looks for it."""
 
 
 def stop_at_mistakes(recipe: Recipe, argv: Sequence[str], recipe_dir: str | Path) -> None:
@@ -102,6 +111,10 @@ def check_command_line(recipe: Recipe, argv: Sequence[str], recipe_dir: str | Pa
     check_here("model_name_or_path", model_args.model_name_or_path)
     if recipe is GRPO:
         check_cold_start(model_args.model_name_or_path, recipe_dir)
+    args.device = SimpleNamespace(type="cpu")  # TRL asks whether it is Neuron's
+    args.world_size = next((int(os.environ[name]) for name in NUM_PROCESSES if name in os.environ), 1)
+    with suppress(LookupError):
+        run_own_checks("trl", recipe.own_checks, args)
 
 
 def read_fields(

@@ -21,6 +21,7 @@ from longact_trl.training.command_line import check_command_line, recipe_of
 
 GRPO, COLD_START, EVALUATE = (str(RECIPES / name) for name in ("grpo_longact.py", "sft_cold_start.py", "evaluate.py"))
 CONFIG = ("--config", "qwen3_8b.yaml")
+QUICK = ("--config", "quickstart.yaml", "--output_dir", "/no/such/folder")
 CHECK = ("check", *CONFIG)
 PAPER = ("--config", "eval_paper.yaml")
 
@@ -55,6 +56,14 @@ CASES = {
     "model's folder": (GRPO, [*CONFIG, "--model_name_or_path", "./nope"], "`model_name_or_path`: .* no './nope'"),
     "checkpoint": (GRPO, [*CONFIG, "--resume_from_checkpoint", "nope"], "'nope' is no complete checkpoint"),
     "token": (GRPO, [*CONFIG, "--hub_token", "hf_x"], "hub_token.*HF_TOKEN"),
+    "two sizes of a generation": (
+        GRPO,
+        [*QUICK, "--generation_batch_size", "16", "--steps_per_generation", "2"],
+        "'generation_batch_size' and 'steps_per_generation' can not be both configured",
+    ),
+    "broken groups": (GRPO, [*QUICK, "--num_generations", "7"], "must be divisible by num_generations"),
+    "no group": (GRPO, [*QUICK, "--num_generations", "1"], "at least 2 generations"),
+    "batch sizes to be found": (GRPO, [*QUICK, "--auto_find_batch_size", "1"], "auto_find_batch_size is not supp"),
     "cold start's option": (COLD_START, ["--config", "sft_tiny.yaml", "--max_row", "3"], "Did you mean `--max_rows`"),
     "cold start, nothing": (COLD_START, [], "no model to train.*sft_qwen3_8b.yaml"),
     "cold start's data": (
@@ -131,8 +140,9 @@ def test_what_a_file_says_is_read_as_early(tmp_path, recipe, line):
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_what_ships_is_not_refused(path, clone):
+def test_what_ships_is_not_refused(path, clone, monkeypatch):
     recipe = recipe_of(read_config(path))
+    monkeypatch.setenv("WORLD_SIZE", "1" if "quickstart" in path.stem else "8")
     assert (recipe is COLD_START_RECIPE) == path.stem.startswith("sft_")
     there = ["--model_name_or_path", str(MODEL)] if recipe is GRPO_RECIPE else []  # some start from a cold start's
     check_command_line(recipe, ["--config", str(path), "--output_dir", "/no/such/folder", *there], RECIPES)

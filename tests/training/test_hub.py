@@ -141,6 +141,23 @@ def test_a_push_in_the_background_that_fails_is_told_and_the_run_goes_on(hub, tm
     assert_arrived(hub, "me/tiny", tmp_path / "run")
 
 
+def test_a_push_of_ones_own_in_the_background_that_fails_is_told_with_the_way_to_push_again(
+    hub, tmp_path, caplog, monkeypatch
+):
+    hub.faults["preupload"] = [403]
+    trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny")
+    monkeypatch.setattr(logging.getLogger("longact_trl.training.hub"), "filters", [slow])
+    with caplog.at_level(logging.WARNING, "longact_trl.training.hub"):
+        push = trainer.push_to_hub(blocking=False)
+        assert isinstance(push.exception(timeout=60), HfHubHTTPError)
+        trainer.push_to_hub()  # not before the one before it is told
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "longact_trl.training.hub"]
+    assert "403" in warning and f"nothing is lost: the model is saved in {tmp_path / 'run'}" in warning
+    assert "`hf upload me/tiny" in warning
+    assert_same_weights(trainer, tmp_path / "run")
+    assert hub.commits["me/tiny"] == ["End of training"]
+
+
 def test_what_is_being_pushed_does_not_change(hub, tmp_path):
     """A save while the push of the one before is under way."""
     trainer = make_trainer(tmp_path / "run", hub_model_id="me/tiny", push_to_hub=True, logging_steps=1)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
+from safetensors.torch import load_file
 from trl import GRPOConfig, GRPOTrainer
 
 from helpers.models import make_decoder, make_model
 from helpers.resuming import SETTINGS, StopAt, run_in_one_and_in_two
-from helpers.trainers import make_trainer
+from helpers.trainers import make_prompts, make_trainer, spread_reward
 from helpers.weights import assert_same_weights
 from longact_trl import MaskRefreshCallback
 from longact_trl.training.checkpoints import checkpoints, newest_complete_checkpoint, resolve_resume
@@ -93,6 +94,30 @@ def test_an_adapter_of_ones_own_with_a_reference(tmp_path):
         start = before[name.replace(".ref.", ".default.")]
         assert torch.equal(param, start) == (not of_trained), name
         assert of_reference or of_trained or "lora" not in name
+
+
+def test_the_best_model_at_the_end_is_the_best_adapter_beside_its_reference(tmp_path):
+    def worse_with_each_step(completions, trainer_state, **kwargs):
+        return [reward - 10 * trainer_state.global_step for reward in spread_reward(completions)]
+
+    options = {"beta": 0.1, "max_steps": 3, "save_strategy": "steps", "save_steps": 1}
+    options |= {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 4}
+    options |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_reward"}
+    trainer = make_trainer(
+        tmp_path, adapted(0), reward=worse_with_each_step, eval_dataset=make_prompts().select([0]), **options
+    )
+    trainer.train()
+    assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-1"
+    best, last = (load_file(tmp_path / f"checkpoint-{step}" / "adapter_model.safetensors") for step in (1, 3))
+    before, loaded = dict(adapted(0).named_parameters()), dict(trainer.model.named_parameters())
+    of_trained = {name: param for name, param in loaded.items() if ".default." in name}
+    assert len(of_trained) == len(best) == 12
+    for name, param in of_trained.items():
+        saved = name.replace(".default", "")
+        assert torch.equal(param, best[saved]) and not torch.equal(best[saved], last[saved])
+        assert torch.equal(loaded[name.replace(".default.", ".ref.")], before[name])
+    trainer.save_model(tmp_path / "saved")
+    assert all(torch.equal(t, best[n]) for n, t in load_file(tmp_path / "saved/adapter_model.safetensors").items())
 
 
 def test_what_is_saved(tmp_path):
