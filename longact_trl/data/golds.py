@@ -1,7 +1,7 @@
 """Gold answers as sources hold them, in text, numbers, yes or no, or missing, as the texts that rewards compare."""
 
 import math
-from datetime import date
+from datetime import date, datetime, time
 from decimal import Decimal
 
 from ..rewards.answers import short_repr
@@ -57,6 +57,8 @@ def _text(value: object) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return None
+    if isinstance(value, datetime) and value.time() == time():  # what tables make of a date
+        value = value.date()
     if isinstance(value, int | float | Decimal | date):
         return str(value)
     raise InvalidRow(f"a gold answer that is neither text nor a number: {short_repr(value)}")

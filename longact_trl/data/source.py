@@ -1,12 +1,15 @@
 """A source as it is: files on this machine, or a dataset of the Hub."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_dataset_builder, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 
 from .files import BUILDERS, find_files, is_saved, read_rows
 from .reading import named_errors
+from .row_types import read_files
 
 
 def read_source(
@@ -42,7 +45,10 @@ def read_source(
     if (files := find_files(source, split, data_files)) is not None:
         suffix = Path(files[0]).suffix
         with named_errors(source, suffix):
-            return load_dataset(BUILDERS[suffix], data_files=files, split="train", streaming=streaming)
+            if streaming or suffix == ".parquet":
+                with suppress(DatasetGenerationError):  # where files have other types than the first
+                    return load_dataset(BUILDERS[suffix], data_files=files, split="train", streaming=streaming)
+            return read_files(files)
     if path.exists() or path.suffix in BUILDERS or source.startswith((".", "/", "~")):
         raise ValueError(
             f"source {source!r} is no {', '.join(BUILDERS)} file and no folder: correct the path, or give a Hub id "
@@ -64,4 +70,14 @@ def source_rows(source: str, split: str, data_files: str | list[str] | None = No
         `Iterable[dict]`
     """
     files = find_files(source, split, data_files)
+    if files is None and not Path(source).expanduser().exists():
+        files = _files_of_the_hub(source, split, data_files)
     return read_source(source, split, data_files, streaming=True) if files is None else read_rows(files)
+
+
+def _files_of_the_hub(source: str, split: str, data_files: str | list[str] | None) -> list[str] | None:
+    """URLs of a split's files, where all are of one kind that is read here and the split is there."""
+    builder = load_dataset_builder(source, data_files=data_files)
+    found = (builder.config.data_files or {}).get("train" if data_files else split, ())
+    suffixes = {Path(file).suffix for file in found}
+    return [str(file) for file in found] if len(suffixes) == 1 and suffixes <= set(BUILDERS) else None

@@ -1,4 +1,7 @@
+import json
 import logging
+import subprocess
+import sys
 from collections import Counter
 from copy import deepcopy
 from math import log
@@ -8,7 +11,8 @@ from datasets import Dataset
 from trl.data_utils import apply_chat_template, is_conversational
 
 from helpers.data import read_fixture, write_jsonl
-from helpers.paths import FIXTURES
+from helpers.hub_server import Hub, environment_of
+from helpers.paths import FIXTURES, ROOT
 from longact_trl.data import stream
 from longact_trl.data.am_deepseek import load_am_deepseek
 from longact_trl.data.rows import SFT_FEATURES
@@ -150,3 +154,18 @@ def test_several_files_of_a_folder_may_be_chosen(tmp_path):
     for name in ("math_1", "math_2", "code"):
         Dataset.from_list(rows).to_parquet(folder / f"{name}.parquet")
     assert len(load_am_deepseek(str(folder), data_files="*math*", category="math")) == 4
+
+
+def test_a_field_that_nobody_reads_may_change_its_type_between_files_of_the_hub(tmp_path):
+    """And a stream of the Hub is read as files here are."""
+    rows = rows_of("if", 2, "a") + rows_of("if", 2, "b")
+    for row, value in zip(rows, [None, "text", 1, {"a": [1]}], strict=True):
+        row["conversations"][-1]["info"]["test_case"] = value
+    loads = (
+        "from longact_trl.data.am_deepseek import load_am_deepseek as load; print(load('me/am', max_rows=9).num_rows)"
+    )
+    with Hub() as hub:
+        hub.files["me/am"] = {f"{n}.jsonl": json.dumps(row).encode() for n, row in enumerate(rows)}
+        environment = {**environment_of(hub), "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", loads], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "4", done.stderr

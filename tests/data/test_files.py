@@ -174,13 +174,43 @@ def test_a_field_that_nobody_reads_may_change_its_type(tmp_path, name, suffix):
     assert len(load(str(folder))) == len(VALUES)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_a_column_of_ones_own_may_change_its_type(tmp_path, suffix):
+    """Between files, and in JSON between rows; a column may also be missing."""
+    rows = [{**own(f"row {number}"), "extra": value} for number, value in enumerate(VALUES)] + [own("without")]
+    for number, row in enumerate(rows):
+        file = tmp_path / f"{number:02}.{suffix}"
+        if suffix == "parquet":
+            Dataset.from_list([row]).to_parquet(file)
+        else:
+            file.write_text(json.dumps([row] if suffix == "json" else row))
+    read = read_prompts(str(tmp_path), "train")
+    assert sorted(read["prompt"]) == sorted(row["prompt"] for row in rows)
+    assert read["extra"][:] == [*VALUES, None]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_prompts(str(tmp_path / "rows.jsonl"), "train")["extra"][:] == [*VALUES, None]
+
+
+@pytest.mark.parametrize("gold", ["2020-05-01", "2020-05-01 10:00", "2020-05-01T10:00:00Z", ["2020-05-01"]])
+def test_a_gold_of_ones_own_that_looks_like_a_date_stays_text(tmp_path, gold):
+    source = write_jsonl(tmp_path / "rows.jsonl", [{**own("train"), "answer": gold}] * 2)
+    assert read_prompts(source, "train")["answer"][:] == [gold] * 2
+
+
+def test_an_edited_file_of_ones_own_is_read_again(tmp_path):
+    for text in ("first", "second"):
+        source = write_jsonl(tmp_path / "rows.jsonl", [{**own("train"), "prompt": text}])
+        assert read_prompts(source, "train")["prompt"][:] == [text]
+
+
 def test_an_unreadable_line_is_named(tmp_path):
     good = json.dumps(docqa("x"))
     for number, line in enumerate(['{"cut": ', "5", "[1]", "nonsense", "[" * 100_000]):
         path = tmp_path / f"{number}.jsonl"
         path.write_text(f"{good}\n\n{line}\n")
-        with pytest.raises(ValueError, match=rf"{number}.jsonl' cannot be read as .jsonl: ValueError: line 3"):
-            load_docqa(str(path))
+        for load in (load_docqa, partial(read_prompts, split="train")):
+            with pytest.raises(ValueError, match=rf"{number}.jsonl' cannot be read as .jsonl: ValueError: line 3"):
+                load(str(path))
 
 
 def test_a_gold_that_looks_like_a_date_stays_text(tmp_path):

@@ -7,6 +7,7 @@ import os
 from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import parse_qs
 
 
 KINDS = {
@@ -18,7 +19,9 @@ KINDS = {
     "/commit/": "commit",
     "/revision/": "info",
     "/tree/": "tree",
+    "/paths-info/": "paths_info",
     "/resolve/": "download",
+    "/api/datasets/": "info",
 }
 TOKEN = "hf_" + "onlyForTheLoopback" * 2
 LFS = (".safetensors", ".bin", ".png")
@@ -162,21 +165,39 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {"commitUrl": f"{self.server.url}/{repo}/commit/{sha}", "commitOid": sha}
 
     def info(self, body: bytes):
-        repo = self.repo("/api/models/", "/revision/")
+        repo = self.repo(self.api, "/revision/")
         return 200, {"id": repo, "sha": self.sha(repo)}
 
     def tree(self, body: bytes):
-        files = self.server.files[self.repo("/api/models/", "/tree/")]
-        return 200, [
+        return 200, self.entries(self.server.files[self.repo(self.api, "/tree/")])
+
+    def paths_info(self, body: bytes):
+        files = self.server.files[self.repo(self.api, "/paths-info/")]
+        asked = parse_qs(body.decode()).get("paths", []) if not body.startswith(b"{") else json.loads(body)["paths"]
+        return 200, self.entries({path: files[path] for path in asked if path in files})
+
+    def entries(self, files: dict[str, bytes]) -> list[dict]:
+        return [
             {"type": "file", "path": path, "size": len(content), "oid": oid_of(path, content)}
             for path, content in files.items()
         ]
 
+    @property
+    def api(self) -> str:
+        return "/api/datasets/" if self.path.startswith("/api/datasets/") else "/api/models/"
+
     def download(self, body: bytes):
-        repo = self.repo("/", "/resolve/")
+        repo = self.repo("/datasets/" if self.path.startswith("/datasets/") else "/", "/resolve/")
         path = self.path.partition("/resolve/")[2].partition("/")[2].partition("?")[0]
+        if path not in self.server.files[repo]:
+            return 404, {}, "application/json", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.sha(repo)}
         content = self.server.files[repo][path]
         headers = {"ETag": f'"{oid_of(path, content)}"', "X-Repo-Commit": self.sha(repo)}
+        if asked := self.headers.get("Range"):
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            last = min(int(last or len(content)), len(content) - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            return 206, content[int(first) : last + 1], "application/octet-stream", headers
         return 200, content, "application/octet-stream", headers
 
     def repo(self, before: str, after: str) -> str:
