@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset, Features, Json
-from datasets.features.features import generate_from_arrow_type
 
 from .files import ROWS_AT_A_TIME, read_rows
 
@@ -39,7 +38,8 @@ def read_files(files: list[str]) -> Dataset:
         for name in dict.fromkeys(name for row in rows for name in row):
             found = _type_of([row.get(name) for row in rows])
             types[name] = _common(types[name], found) if name in types else found
-    features = Features({n: Json() if t is MIXED else generate_from_arrow_type(t) for n, t in types.items()})
+    typed = Features.from_arrow_schema(pa.schema([(n, t) for n, t in types.items() if t is not MIXED]))
+    features = Features({name: typed.get(name, Json()) for name in types})
     stamps = [Path(file).stat().st_mtime_ns for file in files]  # an edited file is read again
     return Dataset.from_generator(
         _rows,
