@@ -19,31 +19,33 @@ from trl.trainer.utils import FusedCausalLMOutput
 from .attention import register
 from .last_layer import LastLayer, last_layer_of
 from .layout import Group, PackedLayout, lay_out
+from .recurrence import packed_recurrence_in
 from .schedule import Stretch, Turn
 
 
 @contextmanager
 def packed_attention_in(*models: PreTrainedModel) -> Iterator[None]:
     """
-    Let models attend within packed rows, and their LM head and what follows the last attention see segments only,
-    while the context lasts. Everything else they do stays as it is.
+    Let models attend and recur within packed rows, and their LM head and what follows the last attention see segments
+    only, while the context lasts. Everything else they do stays as it is.
 
     Args:
         models (`PreTrainedModel`):
             Models, plain or wrapped by PEFT, unwrapped from DDP or DeepSpeed.
     """
-    configs = [model.config for model in models]
+    configs = [model.config.get_text_config() for model in models]
     usual = [config._attn_implementation for config in configs]
+    decoders = [(model.get_base_model() if is_peft_model(model) else model).base_model for model in models]
     handles = []
     try:
-        for model, config, implementation in zip(models, configs, usual, strict=True):
+        for decoder, config, implementation in zip(decoders, configs, usual, strict=True):
             config._attn_implementation = register(implementation)
-            decoder = (model.get_base_model() if is_peft_model(model) else model).base_model
             handles.append(decoder.register_forward_pre_hook(_make_no_mask, with_kwargs=True))
             handles.append(decoder.register_forward_hook(_for_each_row, with_kwargs=True))
-            if (layer := last_layer_of(decoder)) is not None:
+            if (layer := last_layer_of(decoder.get_decoder())) is not None:
                 handles += LastLayer(layer).handles
-        yield
+        with packed_recurrence_in(*decoders):
+            yield
     finally:
         for handle in handles:
             handle.remove()

@@ -1,5 +1,6 @@
 """
-K and V of a prompt's prefix that several forward passes attend to, and the gradients that reach them from there.
+K and V of a prompt's prefix that several forward passes attend to, and the gradients that reach them from there; of
+recurrent layers, their states at its end.
 
 A pass with the prefix in it writes K and V of each layer. Passes of other rows read them instead of forwarding the
 prompt again, and their backward adds gK and gV here. The last backward takes the sum as part of the gradient of its
@@ -20,7 +21,7 @@ _numbers = count()
 
 class KeptPrefix:
     """
-    K, V, gK and gV of a prefix, by attention module, of one state of the weights.
+    K, V, gK and gV of a prefix by attention module, and states by recurrent module, of one state of the weights.
 
     Args:
         ids (`torch.Tensor` of shape (n,)):
@@ -38,14 +39,16 @@ class KeptPrefix:
         self._written: set[tuple[nn.Module, int]] = set()
         self._values: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
         self._grads: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._states: dict[tuple, torch.Tensor] = {}  # of recurrent layers, after so many tokens
+        self._state_grads: dict[tuple, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def is_written(self) -> bool:
-        """Whether a pass has begun to write K and V."""
-        return bool(self._values)
+        """Whether a pass has begun to write K and V, or states."""
+        return bool(self._values or self._states)
 
     def write(self, module: nn.Module, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """
@@ -70,8 +73,9 @@ class KeptPrefix:
         return tuple(_as_heads(kept[:stop].to(device, non_blocking=True)) for kept in self._values[module])
 
     def forget_values(self) -> None:
-        """Free K and V: from here on the prefix is in the row."""
+        """Free K and V and states: from here on the prefix is in the row."""
         self._values.clear()
+        self._states.clear()
 
     def add_gradients(self, module: nn.Module, grads: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Add gK and gV (1, K, tokens, D) of the first tokens."""
@@ -91,6 +95,34 @@ class KeptPrefix:
         if module not in self._grads:
             return None
         return tuple(_as_heads(kept[start:stop].to(device, non_blocking=True)) for kept in self._grads[module])
+
+    # Recurrent layers: one state stands for all tokens before it
+
+    def write_state(self, key: tuple, stop: int, state: torch.Tensor) -> None:
+        """Keep a layer's state (1, …) after the first `stop` tokens."""
+        self._states[*key, stop] = self._copy(state)
+
+    def read_state(self, key: tuple, stop: int, device: torch.device) -> torch.Tensor:
+        """A layer's state (1, …) after the first `stop` tokens; not part of any graph."""
+        return self._states[*key, stop].to(device, non_blocking=True).detach()
+
+    def add_state_gradient(self, key: tuple, stop: int, grad: torch.Tensor) -> None:
+        """Add the gradient (1, …) of that state."""
+        before = self.state_gradient(key, stop, grad.device)
+        self._state_grads[*key, stop] = self._copy(grad if before is None else before + grad)
+
+    def state_gradient(self, key: tuple, stop: int, device: torch.device) -> torch.Tensor | None:
+        """The gradient (1, …) of that state; `None` where no backward has reached it."""
+        grad = self._state_grads.get((*key, stop))
+        return None if grad is None else grad.to(device, non_blocking=True)
+
+    def _copy(self, state: torch.Tensor) -> torch.Tensor:
+        copy = (
+            torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
+            if self.offload
+            else state.new_empty(state.shape)
+        )
+        return copy.copy_(state.detach(), non_blocking=True)
 
     def _empty(self, like: torch.Tensor) -> torch.Tensor:
         shape = (len(self), like.size(1), like.size(3))

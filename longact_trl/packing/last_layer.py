@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .layout import PackedLayout
+from .recurrence import recurrent_layers
 
 
 def last_layer_of(decoder: nn.Module) -> nn.Module | None:
@@ -23,13 +24,15 @@ def last_layer_of(decoder: nn.Module) -> nn.Module | None:
 
     Args:
         decoder (`nn.Module`):
-            A decoder of transformers.
+            A text decoder of transformers.
 
     Returns:
         `nn.Module` or `None`: `None` where a layer is not one attention, or layers are not in a list of that name.
     """
     layers = getattr(decoder, "layers", ())
-    return layers[-1] if len(layers) == decoder.config.num_hidden_layers else None
+    if len(layers) != decoder.config.num_hidden_layers or recurrent_layers(layers[-1]):  # which need the whole prefix
+        return None
+    return layers[-1]
 
 
 class LastLayer:

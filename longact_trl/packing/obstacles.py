@@ -1,17 +1,29 @@
 """When the completions of a prompt can share its forward pass, and why not, from config and arguments alone."""
 
+import sys
+
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 from trl import GRPOConfig
 
+from ..models.reading import model_class_of
 from ..settings.choices import OF_SHARED_PREFIXES
+from .recurrence import knows_recurrence
 
 
 DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
 OWN_MASK = ("doge", "moshi", "nemotron")
 """Types of models that use transformers' AttentionInterface, and read the mask beside it."""
-LOOPS = ("hrm_text", "diffllama")
+ATTENTION = {"full_attention", "sliding_attention", "attention"}
+"""Kinds of layers."""
+RECURRENT = {"linear_attention", "hybrid", "mlp", "moe"}
+"""More of them, where a model's recurrence is known."""
+INPUT_BIASES = ("mamba_proj_bias", "use_bias")
+"""What makes of a padded row's zeros, which recurrent layers read first, something else."""
+NGRAMS = ("qwen4_exp_text",)
+"""Types of models that embed a token together with those before it in the packed row."""
+LOOPS = ("hrm_text", "diffllama", "zamba2")
 """Types of models whose layers attend several times a forward, each time with a K or V of its own."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
@@ -89,22 +101,27 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
         return f"there is no attention kernel for it on {args.device.type!r}, only on {' and '.join(DEVICES)}."
     if args.device.type == "cuda" and not (args.bf16 or args.fp16):
         return "on a GPU its attention kernel computes in half precision only. Write `bf16: true`."
-    if config is not config.get_text_config():
-        return f"{type(config).__name__} also reads images."
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    model_class = model_class_of(config)
+    if model_class is None:
         return f"{type(config).__name__} is custom code, whose attention is not known."
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    if not model_class._supports_attention_backend:
+    config = config.get_text_config()  # of a composite model, which forwards text and nothing else to its decoder
+    decoder_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), model_class)
+    recurs = knows_recurrence(decoder_class)
+    if not (model_class._supports_attention_backend or (recurs and _looks_attention_up(decoder_class))):
         return f"{model_class.__name__} does not take its attention function from transformers' AttentionInterface."
-    if not hasattr(config, "rope_parameters"):  # OPT numbers tokens by its mask, not by column
+    if not (hasattr(config, "rope_parameters") or recurs):  # OPT numbers tokens by its mask, not by column
         return f"{type(config).__name__} has no rotary positions, so it is not known how it numbers tokens."
     if config.model_type in OWN_MASK:
         return f"{type(config).__name__} reads its attention mask itself."
     if config.model_type in LOOPS:
         return f"{type(config).__name__}'s layers attend several times, and a prefix is kept once for each layer."
     kinds = [*(getattr(config, "layer_types", None) or ()), *(getattr(config, "layers_block_type", None) or ())]
-    if others := set(kinds) - {"full_attention", "sliding_attention", "attention"}:
+    if others := set(kinds) - ATTENTION - (RECURRENT if recurs else set()):
         return f"{type(config).__name__} has layers of {', '.join(sorted(others))}."
+    if config.model_type in NGRAMS:
+        return f"{type(config).__name__} embeds each token with those before it."
+    if biases := [name for name in INPUT_BIASES if recurs and getattr(config, name, False)]:
+        return f"{type(config).__name__} has `{biases[0]}`, by which recurrent layers start from a row's padding."
     if types := sorted(_rope_types(config) & ROPE_BY_LENGTH):
         return (
             f"{type(config).__name__} has rotary positions of type {types[0]!r}, whose frequencies depend on the "
@@ -177,6 +194,11 @@ def weighs_experts(config: PretrainedConfig, args: GRPOConfig) -> bool:
     return hasattr(text, "output_router_logits") and bool(coefficient)
 
 
+def _looks_attention_up(model_class: type) -> bool:
+    """Whether its file uses the AttentionInterface, whatever it says: recurrent layers do not support a backend."""
+    return hasattr(sys.modules[model_class.__module__], "ALL_ATTENTION_FUNCTIONS")
+
+
 def _slides(config: PretrainedConfig) -> bool:
     """Whether any layer has a window: those named so, or all where layers are not named."""
     return "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
@@ -184,6 +206,6 @@ def _slides(config: PretrainedConfig) -> bool:
 
 def _rope_types(config: PretrainedConfig) -> set[str]:
     """Types of rotary positions, of all layers or of each kind of layers."""
-    parameters = config.rope_parameters or {}
+    parameters = getattr(config, "rope_parameters", None) or {}
     kinds = [parameters, *(part for part in parameters.values() if isinstance(part, dict))]
     return {kind["rope_type"] for kind in kinds if "rope_type" in kind}

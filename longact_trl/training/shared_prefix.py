@@ -9,7 +9,7 @@ prompt that several of them hold is settled when the first of them comes (`packi
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import gcd
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType, is_peft_model
@@ -50,7 +50,7 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     @property
     def _packs(self) -> bool:
-        return self.model.training and self.model.config._attn_implementation.endswith(SUFFIX)
+        return self.model.training and self.model.config.get_text_config()._attn_implementation.endswith(SUFFIX)
 
     @property
     def _drops(self) -> bool:
@@ -76,19 +76,17 @@ class SharedPrefixTrainer(GRPOTrainer):
         first = self._step % self.args.steps_per_generation
         if self._buffered_inputs is not before:  # a new generation, which TRL has shuffled
             window = 1 if self.aux_loss_enabled else exchange_window(self.args)
-            self._buffered_inputs = regroup(self._buffered_inputs, window)
+            if not shows_images(inputs):
+                self._buffered_inputs = regroup(self._buffered_inputs, window)
             inputs = self._buffered_inputs[first]
         if not self._turns:
             to_come = self.current_gradient_accumulation_steps - self._num_trained
             if self.aux_loss_enabled:  # of a micro-batch's tokens, all of which have to be in it
                 to_come = 1
             batches = self._buffered_inputs[first : first + to_come]
-            self._turns = self._take_turns(
-                torch.cat([batch["prompt_ids"] for batch in batches]),
-                torch.cat([batch["prompt_mask"] for batch in batches]),
-                [len(batch["prompt_ids"]) for batch in batches],
-                training=True,
-            )
+            ids, mask = (torch.cat([batch[name] for batch in batches]) for name in ("prompt_ids", "prompt_mask"))
+            sizes = [len(batch["prompt_ids"]) for batch in batches]
+            self._turns = self._take_turns(*prompts_to_share(ids, mask, inputs), sizes, training=True)
         self._turn = self._turns.pop(0)
         return inputs
 
@@ -131,7 +129,8 @@ class SharedPrefixTrainer(GRPOTrainer):
             else:
                 size = batch_size or B
                 sizes = [min(size, B - start) for start in range(0, B, size)]
-                turns = iter(self._score_turns(model, input_ids[:, :P], attention_mask[:, :P], sizes))
+                prompts = prompts_to_share(input_ids[:, :P], attention_mask[:, :P], kwargs)
+                turns = iter(self._score_turns(model, *prompts, sizes))
 
             def called(**inputs):
                 turn = next(turns)
@@ -191,6 +190,33 @@ def _within_accumulation(accelerator) -> Iterator[None]:
         yield
     finally:
         state._set_sync_gradients(before)
+
+
+def shows_images(inputs: dict[str, Any]) -> bool:
+    """Whether a micro-batch, or what TRL passes to the model beside tokens, has images."""
+    return inputs.get("pixel_values") is not None
+
+
+def prompts_to_share(
+    prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, inputs: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Prompts as their sharing is planned. Rows with images are forwarded as they are, so each has a prompt of its own;
+    planned they are, since other ranks may have text.
+
+    Args:
+        prompt_ids, prompt_mask (`torch.Tensor` of shape (B, P)):
+            Prompts, and where their tokens are real.
+        inputs (`dict[str, Any]`):
+            The micro-batch, or what TRL passes to the model beside tokens.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: The same, or B different prompts (B, 1) of one token.
+    """
+    if not shows_images(inputs):
+        return prompt_ids, prompt_mask
+    rows = torch.arange(len(prompt_ids), device=prompt_ids.device).unsqueeze(1)
+    return rows, torch.ones_like(rows)
 
 
 def exchange_window(args: "LongActConfig") -> int:

@@ -12,6 +12,7 @@ from family_checks import (  # noqa: E402, F401
     check_magnitudes,
     check_masks,
     check_rows,
+    exact_recurrences_in,
     shared_prefix_error,
 )
 from tiny_families import FAMILIES, tiny_config, tiny_model  # noqa: E402, F401

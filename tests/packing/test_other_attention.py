@@ -18,6 +18,10 @@ from longact_trl.packing import blocks
         "mimo_v2_flash",  # sinks in some layers
         "qwen3_moe",  # a load-balancing loss
         "deepseek_v3",  # K and V of other sizes
+        "gemma3",  # below a vision tower, as all from here
+        "mistral3",
+        "qwen2_5_vl",  # positions in three axes
+        "internvl",
     ],
 )
 def test_log_probs_gradients_and_balance(family, queries, monkeypatch):

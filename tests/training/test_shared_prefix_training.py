@@ -3,28 +3,36 @@
 import pytest
 import torch
 from transformers import (
+    BambaConfig,
     Gemma2Config,
     Gemma3Config,
     GptOssConfig,
     HrmTextConfig,
     LlamaConfig,
     MambaConfig,
+    MiniMaxConfig,
     MistralConfig,
     NemotronConfig,
+    NemotronHConfig,
     OPTConfig,
+    Qwen3_5Config,
     Qwen3Config,
     Qwen3MoeConfig,
+    Qwen4ExpConfig,
     TrainerCallback,
+    Zamba2Config,
 )
 from trl import GRPOConfig, GRPOTrainer
 
+from helpers.families import tiny_model as tiny_family
 from helpers.models import make_model
 from helpers.trainers import make_args, make_prompts, make_trainer, spread_reward
 from helpers.weights import assert_no_hooks, weights_of
 from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.packing.attention import SUFFIX
 from longact_trl.packing.obstacles import check_shared_prefix, shares_prefixes
-from longact_trl.training.shared_prefix import exchange_window
+from longact_trl.packing.schedule import take_turns
+from longact_trl.training.shared_prefix import exchange_window, prompts_to_share
 
 
 class Noting(LongActTrainer):
@@ -112,6 +120,29 @@ def test_a_run_ends_at_the_same_weights(name, tmp_path, tiny_model, packed):
     for weight, found in weights_of(shared.model).items():
         moved, grain = (expected[weight] - start[weight]).norm(), 1e-7 * start[weight].norm()
         assert moved > 0 and (found - expected[weight]).norm() <= 1e-4 * moved + grain, weight
+
+
+def test_a_recurrent_decoder_beside_a_vision_tower(tmp_path, packed):
+    """As published: text alone, the towers' attention as it is."""
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "num_generations": 4}
+    settings |= {"optim": "sgd", "learning_rate": 0.3, "max_steps": 1}
+    ends, start = {}, weights_of(tiny_family("qwen3_5"))
+    for mode in ("off", "on"):
+        trainer = make_trainer(tmp_path / mode, tiny_family("qwen3_5"), shared_prefix=mode, **settings)
+        trainer.train()
+        assert bool(packed) == (mode == "on")
+        ends[mode] = weights_of(trainer.model)
+        assert trainer.model.config.text_config._attn_implementation == "sdpa"
+    for weight, value in ends["off"].items():
+        moved, grain = (value - start[weight]).norm(), 1e-7 * start[weight].norm()
+        assert (ends["on"][weight] - value).norm() <= 1e-3 * moved + grain, weight
+
+
+def test_rows_with_images_share_nothing():
+    ids = torch.tensor([[5, 6, 7]] * 4)
+    for beside, shared in (({}, True), ({"pixel_values": torch.zeros(4, 3, 8, 8)}, False)):
+        turns = take_turns(*prompts_to_share(ids, torch.ones_like(ids), beside), [2, 2], training=True)
+        assert bool(turns[0].kept) == shared
 
 
 def test_passes_are_shared_and_groups_stay_together(tmp_path, tiny_model, packed):
@@ -292,7 +323,10 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
         (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), {}, "'dynamic'"),
         (HrmTextConfig(), {}, "layers attend several times"),
         (LlamaConfig(attention_dropout=0.1), {}, "`attention_dropout`=0.1"),
-        (Gemma3Config(), {}, "also reads images"),
+        (BambaConfig(mamba_proj_bias=True), {}, "`mamba_proj_bias`, by which recurrent layers start from"),
+        (MiniMaxConfig(layer_types=["linear_attention", "full_attention"] * 16), {}, "has layers of linear_attention"),
+        (Zamba2Config(), {}, "layers attend several times"),
+        (Qwen4ExpConfig(), {}, "has layers of qwen_sparse_attention"),
         (MambaConfig(), {}, "does not take its attention function"),
         (OPTConfig(), {}, "has no rotary positions"),
         (NemotronConfig(), {}, "reads its attention mask itself"),
@@ -309,7 +343,17 @@ def test_what_it_refuses(tmp_path, config, settings, message):
 
 @pytest.mark.parametrize(
     "config",
-    [LlamaConfig(), Qwen3Config(), MistralConfig(), Gemma2Config(), GptOssConfig(), Qwen3MoeConfig()],
+    [
+        LlamaConfig(),
+        Qwen3Config(),
+        MistralConfig(),
+        Gemma2Config(),
+        GptOssConfig(),
+        Qwen3MoeConfig(),
+        Gemma3Config(),  # also reads images
+        Qwen3_5Config(),  # and is recurrent
+        NemotronHConfig(),  # without rotary positions
+    ],
 )
 def test_what_it_takes(tmp_path, config):
     assert shares_prefixes(config, make_args(tmp_path, shared_prefix="on"))
