@@ -134,6 +134,17 @@ def test_a_small_step_takes_off_what_the_gradient_says(measured):
             assert change == pytest.approx(-1e-3 * norm_of(list(towards.values())), rel=0.1)
 
 
+def test_nothing_is_kept_of_other_weights(measured):
+    """A pass without gradient keeps a prompt's K and V for the pass that follows it in training."""
+    trainer, rollouts, gradient = measured
+    with trainer.sharing_prefixes():
+        with stepped(gradient, 5.0):
+            assert trainer.policy_loss(rollouts) != pytest.approx(0, abs=1e-3)
+        trainer.policy_loss(rollouts, backward=True)
+    for param, grad in gradient.items():
+        torch.testing.assert_close(param.grad, grad, rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("model_type", ["qwen2", "phi3", "gpt2"])
 def test_rows_of_other_layouts(model_type):
     """With biases, fused, and with rows in the second dimension."""
@@ -172,6 +183,14 @@ def test_prompts_of_a_recipe_by_length():
     assert [b - a for a, b in zip(medians, medians[2:], strict=False)] == [2, 2, 3, 3, 2, 2]
     with pytest.raises(ValueError, match="4 lengths of 3 prompts need 12 rows, the data have 9: lower --num-prompts"):
         by_length(rows, tokenizer, 3)
+
+
+def test_a_recipe_says_what_is_sampled(tmp_path):
+    script_args, args = arguments("quickstart.yaml", str(tmp_path), 2)
+    assert script_args.mixture == "quickstart_data.yaml" and args.num_generations == 16
+    assert args.max_completion_length == 40 and args.epsilon_high == 0.28
+    assert (args.strategy, args.per_device_train_batch_size, args.gradient_accumulation_steps) == ("dense", 16, 1)
+    assert not args.use_vllm and args.report_to == []
 
 
 def test_the_command(tmp_path):

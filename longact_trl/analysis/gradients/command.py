@@ -85,7 +85,7 @@ def inspect_gradients(
     summary = {"model": model, "prompts": config or "synthetic", "reward": name, **summarise(measured, sparsity_ratio)}
     write(summary, measured, output)
     console.print(shares_table(summary))
-    console.print(verdict(summary))
+    console.print(steps_table(summary))
     console.print(f"Numbers and the picture: [bold]{output}[/bold]")
 
 
@@ -200,35 +200,33 @@ def write(summary: dict, measured: Sequence[Measured], output: Path) -> None:
 
 
 def shares_table(summary: dict) -> Table:
-    """One line a length: rewards, and what of the gradient lies in which rows."""
+    """Two lines a length: rewards, and what of W_Q's and of W_K's gradient lies in which rows."""
     title = f"Share of the squared gradient, where {summary['chance']:.1%} of the rows are selected"
     table = Table(title=title, title_justify="left")
-    for column in ("tokens", "groups", "vary", "reward"):
+    strategies = (*STRATEGIES, MOST)
+    for column in ("tokens", "groups", "vary", "reward", "", *(LABELS[strategy] for strategy in strategies)):
         table.add_column(column, justify="right")
-    kinds = list(summary["share_by_layer"])
-    for kind in kinds:
-        for strategy in (*STRATEGIES, MOST):
-            table.add_column(f"{KINDS[kind]} {LABELS[strategy]}", justify="right")
     for tokens, found in summary["lengths"].items():
-        cells = [f"{tokens:,}", str(found["groups"]), str(found["groups_that_vary"]), f"{found['reward']:.2f}"]
-        if "share" in found:
-            cells += [
-                f"{fmean(found['share'][kind][strategy]):.1%}" for kind in kinds for strategy in (*STRATEGIES, MOST)
-            ]
-        table.add_row(*cells)
+        head = [f"{tokens:,}", str(found["groups"]), str(found["groups_that_vary"]), f"{found['reward']:.2f}"]
+        for kind, shares in found.get("share", {"": {}}).items():
+            of_kind = (
+                [f"W_{KINDS[kind]}", *(f"{fmean(shares[strategy]):.1%}" for strategy in strategies)] if kind else []
+            )
+            table.add_row(*head, *of_kind)
+            head = [""] * len(head)
     return table
 
 
-def verdict(summary: dict) -> str:
-    """In words: what steps of equal norm took off the loss."""
-    lines = []
-    for direction, name in (("gradient", "the gradient"), ("sign", "its signs")):
-        parts = []
-        for strategy in STRATEGIES:
-            same, other = (drops(summary, direction, strategy, batch) for batch in ("same", "held_out"))
-            held_out = f", {fmean(other):.3f} on another" if other else ""
-            parts.append(f"{LABELS[strategy]} {fmean(same):.2f}{held_out}")
-        dense = drops(summary, direction, "dense", "held_out")
-        parts.append(f"all 1{f', {fmean(dense):.3f} on another' if dense else ''}")
-        lines.append(f"A step of equal norm along {name} takes off the loss of its batch: {'; '.join(parts)}.")
-    return "\n".join(lines)
+def steps_table(summary: dict) -> Table:
+    """What steps of equal norm took off the loss, on their own batch and on another."""
+    title = "What a step of equal norm takes off the loss, in units of the step in all rows on its own batch"
+    table = Table(title=title, title_justify="left")
+    strategies = (*STRATEGIES, "dense")
+    for column in ("along", "batch", *(LABELS[strategy] for strategy in strategies)):
+        table.add_column(column, justify="right")
+    for direction, along in (("gradient", "the gradient"), ("sign", "its signs")):
+        for batch, name in (("same", "its own"), ("held_out", "another")):
+            if drops(summary, direction, "dense", batch):
+                taken = [f"{fmean(drops(summary, direction, strategy, batch)):.3f}" for strategy in strategies]
+                table.add_row(along, name, *taken)
+    return table

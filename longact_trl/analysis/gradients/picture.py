@@ -98,7 +98,7 @@ def _finish(axis: "Axes", title: str, summary: dict, line: bool = True) -> None:
     tidy(axis, title)
     if line:
         axis.axhline(summary["chance"], color="0.45", linewidth=1)
-        axis.text(axis.get_xlim()[1], summary["chance"], "chance ", color="0.35", fontsize=9, ha="right", va="bottom")
+        axis.text(axis.get_xlim()[1], summary["chance"], "chance ", color="0.35", fontsize=9, ha="right", va="top")
     axis.set_ylim(0, 1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.legend(fontsize=9, frameon=False, loc="upper right", ncols=2)

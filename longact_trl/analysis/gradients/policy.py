@@ -76,7 +76,6 @@ class MeasuringTrainer(LongActTrainer):
         Returns:
             `Rollouts`: With the log-probs of the weights as they are now, from which the loss takes its ratios.
         """
-        self._begin_step()
         rows = [row for row in prompts for _ in range(self.num_generations)]
         inputs = self._generate_and_score_completions(rows)
         observer = MagnitudeObserver(self.projections)
@@ -108,7 +107,6 @@ class MeasuringTrainer(LongActTrainer):
         total = 0.0
         self.model.zero_grad()
         for group in rollouts.groups:
-            self._begin_step()  # what the last pass kept of prompts was of other weights
             with torch.set_grad_enabled(backward):
                 if backward and self._packs:
                     sizes = [len(group["prompt_ids"])]
@@ -117,5 +115,4 @@ class MeasuringTrainer(LongActTrainer):
                 if backward:
                     loss.backward()
             total += loss.item()
-        self._begin_step()
         return total

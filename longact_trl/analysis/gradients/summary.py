@@ -12,6 +12,7 @@ from .row_energy import STRATEGIES, chance, select, share
 
 MOST = "most"
 """Beside the strategies: what as many rows of each head could hold at most, chosen by the gradient itself."""
+DRAWS = 16  # of random rows, whose mean is one batch's share
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -101,11 +102,12 @@ def _of_length(batches: Sequence[Measured], kinds: Sequence[str], sparsity_ratio
 
 def _shares(batches: Iterable[Measured], names: Sequence[str], sparsity_ratio: float, strategy: str) -> list[float]:
     shares = []
-    for seed, batch in enumerate(batches):
+    for batch in batches:
         # The rows of largest gradient are what "massive" takes where gradients stand for magnitudes.
-        by, strategy_of = (batch.energy, "massive") if strategy == MOST else (batch.magnitudes, strategy)
-        rows = select({name: by[name] for name in names}, sparsity_ratio, strategy_of, seed)
-        shares.append(share({name: batch.energy[name] for name in names}, rows))
+        by, chosen = (batch.energy, "massive") if strategy == MOST else (batch.magnitudes, strategy)
+        by, energy = ({name: named[name] for name in names} for named in (by, batch.energy))
+        seeds = range(DRAWS if strategy == "random" else 1)
+        shares.append(fmean(share(energy, select(by, sparsity_ratio, chosen, seed)) for seed in seeds))
     return shares
 
 
