@@ -10,7 +10,7 @@ import fsspec
 from datasets import load_dataset_builder
 from pyarrow import parquet
 
-from .reading import named_errors
+from .reading import Unreadable, named_errors
 
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -129,12 +129,17 @@ def read_rows(files: list[str]) -> Iterator[dict]:
         `dict`: A row.
 
     Raises:
-        `ValueError`: Names the file, and the line, that is not what its name says.
+        `ValueError`: Names the file, and the line, that is not what its name says; or if there is no row.
     """
+    is_empty = True
     for file in files:
         suffix = Path(file).suffix
         with named_errors(file, suffix), fsspec.open(file, "rb") as raw:
-            yield from _parquet_rows(raw) if suffix == ".parquet" else _json_rows(raw)
+            for row in _parquet_rows(raw) if suffix == ".parquet" else _json_rows(raw):
+                is_empty = False
+                yield row
+    if is_empty:
+        raise Unreadable(f"there is no row in {', '.join(map(repr, files))}")
 
 
 def _parquet_rows(raw: io.BufferedIOBase) -> Iterator[dict]:

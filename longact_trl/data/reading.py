@@ -39,9 +39,9 @@ def named_errors(source: str, kind: str) -> Iterator[None]:
             raise reason from error
         if isinstance(reason, OSError):  # the Hub cannot be reached, or a file cannot
             raise
+        what = f"{type(reason).__name__}: {str(reason)[:MAX_PARTICULARS].rstrip('.')}"
         raise Unreadable(
-            f"{source!r} cannot be read as {kind}: {type(reason).__name__}: {str(reason)[:MAX_PARTICULARS]}. Each "
-            "row must be an object with the same keys and types."
+            f"{source!r} cannot be read as {kind}: {what}. Each row must be an object with the keys of this source."
         ) from error
     except OSError as error:
         if error.errno is not None or "://" in source:

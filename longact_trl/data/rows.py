@@ -23,6 +23,7 @@ from . import golds as gold_answers
 from .files import find_files
 from .golds import InvalidRow, gold_texts
 from .reading import MAX_PARTICULARS, named_errors
+from .row_types import read_files
 from .source import read_source, source_rows
 
 
@@ -43,7 +44,7 @@ ROWS_NAMED = 5
 def read_prompts(source: str, split: str, max_bad_share: float = 0.01) -> Dataset:
     """
     Read a source whose rows have the columns of training already, and leave out those whose prompt cannot be used or
-    whose `answer` is missing. Answers that are numbers become texts, which is what rewards compare.
+    whose `answer` is missing or earns no reward. Answers that are numbers become texts, which is what rewards compare.
 
     Args:
         source, split:
@@ -57,6 +58,8 @@ def read_prompts(source: str, split: str, max_bad_share: float = 0.01) -> Datase
     Raises:
         `ValueError`: If more than `max_bad_share` of the rows is bad, or no row is good.
     """
+    if (files := find_files(source, split)) is not None:
+        return _prompts_of_files(source, files, max_bad_share)
     rows = read_source(source, split)
     if "prompt" not in rows.column_names:  # the trainer says who needs it
         return rows
@@ -65,6 +68,35 @@ def read_prompts(source: str, split: str, max_bad_share: float = 0.01) -> Datase
         features["answer"] = _as_text(features["answer"])
     checked = rows.map(_name_unusable, features=features, writer_batch_size=ROWS_IN_MEMORY, desc="Checking prompts")
     return keep_valid(checked, source, max_bad_share)
+
+
+def _prompts_of_files(source: str, files: list[str], max_bad_share: float) -> Dataset:
+    with named_errors(source, "rows"):
+        checked = read_files(files, _check_row, code_hash(_check_row))
+    if "prompt" not in checked.column_names:
+        return checked.remove_columns(PROBLEM)
+    if checked.features["prompt"] == List(Value("string")):
+        raise ValueError(f"{source} has prompts that are text and others that are messages: write all as messages")
+    checked = checked.cast_column(PROBLEM, Value("string"))
+    if "answer" in checked.column_names:
+        checked = checked.map(_name_missing, writer_batch_size=ROWS_IN_MEMORY, desc="Checking answers")
+    return keep_valid(checked, source, max_bad_share)
+
+
+def _check_row(row: dict) -> dict:
+    if "prompt" not in row:
+        return {**row, PROBLEM: "no prompt"}
+    try:
+        json.dumps(row, ensure_ascii=False, default=str).encode()
+    except ValueError as error:
+        return {"prompt": None, PROBLEM: f"half a surrogate pair, which is text that no file holds: {error}"}
+    checked = {**row, **_name_unusable(row)}
+    return checked if checked[PROBLEM] is None else {**checked, "prompt": None}  # of no type that another has not
+
+
+def _name_missing(row: dict) -> dict:
+    """An answer that other rows have."""
+    return {PROBLEM: "no gold answer" if row["answer"] is None and row[PROBLEM] is None else row[PROBLEM]}
 
 
 def _as_text(feature: Value | List) -> Value | List:
@@ -81,10 +113,9 @@ def _name_unusable(row: dict) -> dict:
         if "answer" not in row:
             return {PROBLEM: None}
         golds = gold_texts(row["answer"])
+        check_golds(golds, row.get("answer_kind"))
     except InvalidRow as problem:
         return {**unusable, PROBLEM: str(problem)}
-    if not golds:
-        return {**unusable, PROBLEM: "no gold answer"}
     return {"answer": golds if isinstance(row["answer"], list) else golds[0], PROBLEM: None}
 
 
@@ -234,6 +265,8 @@ def check_golds(golds: list[str], kind: str | None) -> None:
         raise InvalidRow(f"a gold answer that is no text: {short_repr(golds)}")
     if not golds or not all(gold and gold.strip() for gold in golds):
         raise InvalidRow("no gold answer")
+    if kind is not None and not isinstance(kind, str):
+        raise InvalidRow(f"an answer_kind that is no text: {short_repr(kind)}")
     for gold in ["\n".join(golds)] if kind == "list" else golds:
         completion = [f"{THINK}{END_THINK}{ANSWER}{gold}{END_ANSWER}"]
         try:

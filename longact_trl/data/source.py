@@ -1,15 +1,12 @@
 """A source as it is: files on this machine, or a dataset of the Hub."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_dataset_builder, load_from_disk
-from datasets.exceptions import DatasetGenerationError
 
 from .files import BUILDERS, find_files, is_saved, read_rows
 from .reading import named_errors
-from .row_types import read_files
 
 
 def read_source(
@@ -45,10 +42,7 @@ def read_source(
     if (files := find_files(source, split, data_files)) is not None:
         suffix = Path(files[0]).suffix
         with named_errors(source, suffix):
-            if streaming or suffix == ".parquet":
-                with suppress(DatasetGenerationError):  # where files have other types than the first
-                    return load_dataset(BUILDERS[suffix], data_files=files, split="train", streaming=streaming)
-            return read_files(files)
+            return load_dataset(BUILDERS[suffix], data_files=files, split="train", streaming=streaming)
     if path.exists() or path.suffix in BUILDERS or source.startswith((".", "/", "~")):
         raise ValueError(
             f"source {source!r} is no {', '.join(BUILDERS)} file and no folder: correct the path, or give a Hub id "
