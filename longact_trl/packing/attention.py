@@ -7,7 +7,8 @@ for each block with the merged ones gives exact gradients; ring attention (arXiv
 prompt's K or V is copied for its completions. A prefix that other passes share is one more block of keys, read from a
 `KeptPrefix`, to which the block's gradients go.
 
-An attention sink adds one score that no value answers to the log-sum-exp of each head, after all blocks.
+Windows and soft-caps are torch's own operations on a CPU (`blocks.py`) and FlexAttention on a GPU (`flex.py`). An
+attention sink adds one score that no value answers to the log-sum-exp of each head, after all blocks.
 
 Shapes: T packed tokens, H query heads, K key heads, D channels per head.
 """
@@ -23,6 +24,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .blocks import Columns, Scores, attend, attend_backward
+from .flex import flex_packed_attention
 from .layout import Block, PackedLayout
 
 
@@ -102,10 +104,17 @@ def packed_attention(
         `torch.Tensor` of shape (1, H, T, C): Outputs, contiguous if heads and tokens are exchanged.
     """
     scores, size = scores or Scores(query.size(-1) ** -0.5), value.size(-1)
+    if _by_flex_attention(query.device, scores):
+        return flex_packed_attention(query, key, value, layout, scores, module, sinks)
     if missing := query.size(-1) - size:  # kernels want one size; channels of zeros change nothing
         query, key = (nn.functional.pad(x, (0, max(-missing, 0))) for x in (query, key))
         value = nn.functional.pad(value, (0, max(missing, 0)))
     return _PackedAttention.apply(query, key, value, sinks, layout, scores, module)[..., :size]
+
+
+def _by_flex_attention(device: torch.device, scores: Scores) -> bool:
+    """Whether a GPU has to compute what its flash kernel does not."""
+    return device.type == "cuda" and (scores.window is not None or scores.softcap is not None)
 
 
 class _PackedAttention(torch.autograd.Function):

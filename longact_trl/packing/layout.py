@@ -13,7 +13,7 @@ Shapes: B rows, S columns of the padded batch; T packed tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -84,6 +84,8 @@ class PackedLayout:
             Whether prefixes run to the end of the last layer, and not to K and V there only.
         attended (`Callable[[], None]`, *optional*):
             In the last layer, where prefixes end with K and V: called after attention.
+        masks (`dict`, *optional*):
+            FlexAttention's masks of this layout, by what they hide.
     """
 
     rows: torch.Tensor
@@ -92,6 +94,7 @@ class PackedLayout:
     writes: bool = False
     whole: bool = False
     attended: Callable[[], None] | None = None
+    masks: dict = field(default_factory=dict)
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """From (B, S) to (1, T)."""

@@ -139,10 +139,10 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
     if requested == "eager" and model_class._supports_sdpa and not soft_cap:  # which SDPA would leave out
         return "`attn_implementation` is 'eager', which computes all scores of padded rows. Write 'sdpa'."
     windows = getattr(config, "sliding_window", None) if _slides(config) else None
-    if args.device.type == "cuda" and (windows or soft_cap or not model_class._supports_sdpa):
+    if args.device.type == "cuda" and (windows or soft_cap) and args.shared_prefix != "on":
         return (
-            f"{type(config).__name__} has sliding windows, a soft-cap or attention sinks, which packed attention "
-            "computes on CPUs only so far."
+            f"{type(config).__name__} has sliding windows or a soft-cap, which FlexAttention computes on a GPU, where "
+            "no run has been made: write `shared_prefix: 'on'` to be the first."
         )
     if weighs_experts(config, args) and args.prefix_chunk_size is not None:
         return (

@@ -360,6 +360,20 @@ def test_what_it_takes(tmp_path, config):
     assert not shares_prefixes(config, make_args(tmp_path, shared_prefix="off"))
 
 
+def test_windows_on_a_gpu_are_for_those_who_ask(tmp_path, monkeypatch):
+    """FlexAttention has not run there."""
+    on, auto = (make_args(tmp_path, shared_prefix=mode) for mode in ("on", "auto"))
+    monkeypatch.setattr(LongActConfig, "device", property(lambda self: torch.device("cuda")))
+    for args in (on, auto):
+        args.bf16 = True
+        assert shares_prefixes(Qwen3Config(), args)
+    for config in (Gemma2Config(), GptOssConfig()):
+        assert shares_prefixes(config, on) and not shares_prefixes(config, auto)
+    auto.prefix_offload = True
+    with pytest.raises(ValueError, match="write `shared_prefix: 'on'` to be the first"):
+        check_shared_prefix(GptOssConfig(), auto)
+
+
 def test_a_load_balancing_loss_needs_whole_prompts(tmp_path):
     with pytest.raises(ValueError, match="`prefix_chunk_size=8` cannot work: a load-balancing loss"):
         check_shared_prefix(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8))
