@@ -20,12 +20,13 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
+import torch
 import trl.trainer.utils as trl_utils
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
 import longact_trl
 from longact_trl import LongActConfig, LongActTrainer
@@ -36,6 +37,7 @@ from longact_trl.check.memory.workload import Load, Placement
 
 
 TOLERANCE = 0.15
+WIDTHS = {2: torch.bfloat16, 4: torch.float32}
 TOKENIZER = Path(longact_trl.__file__).parent / "assets" / "tiny_qwen3"
 NARROW = 256
 SIZES = {  # hidden, intermediate, layers, query heads, key heads, head_dim, vocabulary
@@ -69,16 +71,18 @@ def narrow_head(columns: int = NARROW) -> None:
 
 
 def measured(config: Qwen3Config, load: Load) -> int:
-    """Highest running sum of the CPU allocator's bytes over two optimizer steps."""
+    """Peak over two optimizer steps: the highest running sum of the CPU allocator's bytes, or what torch's counts on a
+    GPU, where weights are as wide as the load's."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     word = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
     prompts = Dataset.from_dict({"prompt": [" ".join([word] * load.prompt)] * 4})
+    on_gpu = load.device == "cuda"
     gc.collect()  # what an earlier measurement left would be released, and counted, during this one
     with tempfile.TemporaryDirectory() as folder:
         args = LongActConfig(
             folder,
-            use_cpu=True,
-            bf16=False,
+            use_cpu=not on_gpu,
+            bf16=on_gpu,
             per_device_train_batch_size=load.batch,
             num_generations=load.group,
             gradient_accumulation_steps=max(load.micro_batches, 1 + load.accumulates),
@@ -93,10 +97,22 @@ def measured(config: Qwen3Config, load: Load) -> int:
             report_to=[],
             disable_tqdm=True,
         )
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            model = Qwen3ForCausalLM(config)
+
+        def train() -> None:
+            with torch.device(load.device):
+                model = AutoModelForCausalLM.from_config(config, dtype=WIDTHS[load.weight_bytes])
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
             trainer = LongActTrainer(model, distinct_characters, args, prompts, processing_class=tokenizer)
             trainer.train()
+
+        if on_gpu:
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_allocated()
+            train()
+            return torch.cuda.max_memory_allocated() - before
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            train()
     return peak_of(profiler)
 
 

@@ -112,7 +112,13 @@ def make_maskers(projections: list[Projection], sparsity_ratio: float) -> dict[s
 
 
 def measure_projection(
-    shape: tuple[int, int, int], num_tokens: int, ratio: float, device: torch.device, dtype: torch.dtype, turns: Turns
+    shape: tuple[int, int, int],
+    num_tokens: int,
+    ratio: float,
+    device: torch.device,
+    dtype: torch.dtype,
+    turns: Turns,
+    seconds: float = SECONDS_A_ROW,
 ) -> dict:
     features, heads, head_dim = shape
     linear = nn.Linear(features, heads * head_dim, bias=False, device=device, dtype=dtype)
@@ -124,7 +130,7 @@ def measure_projection(
         linear(x).backward(grad)
 
     run()
-    count = int(SECONDS_A_ROW / (len(VARIANTS) * turns.seconds(run) + 1e-9))
+    count = int(seconds / (len(VARIANTS) * turns.seconds(run) + 1e-9))
     result = turns(run, make_maskers([Projection("q", "q", linear, heads, head_dim)], ratio), min(max(count, 5), 101))
     share = num_selected(ratio, head_dim) / head_dim
     auto = is_worthwhile("auto", device.type, num_tokens, share)

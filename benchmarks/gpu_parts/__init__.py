@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/gpu_report.py`: each yields rows, on a GPU or in miniature on a CPU."""
