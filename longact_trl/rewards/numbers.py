@@ -4,6 +4,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from .chinese_numerals import with_digits
 from .text import CURRENCY_SYMBOLS, fold, is_cjk, unwrap
 
 
@@ -54,6 +55,9 @@ _DIGITS = re.compile(
     r"|[1-9][0-9]{0,2}(?:(?: [0-9]{3})+|(?:'[0-9]{3})+)(?:\.[0-9]+)?(?![0-9])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     r"(e[+-]?[0-9]{1,3})?"
 )
+_POWER_OF_TEN = re.compile(
+    r"(?<=[0-9]) ?(?:×|\*|\\times|\\cdot|x) ?10 ?\^ ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|([+-]?[0-9]{1,3}))"
+)
 _TOKEN = re.compile(r"[^\W\d_\u3040-\u9fff\uf900-\ufaff]+|\S")
 _SYMBOL = re.compile(f"[{CURRENCY_SYMBOLS}]")
 _NEUTRAL = frozenset(".:,'\"“”„‟«»‹›「」『』《》〈〉*_[]{}。、ʺ″")
@@ -96,10 +100,11 @@ def read_number(text: str) -> Number | None:
     if any(unicodedata.category(char) == "No" for char in text):
         return None  # NFKC would read 10² as 102
     folded = fold(unwrap(text))
-    if not _DIGITS.search(folded):
+    if not _DIGITS.search(folded) and not is_cjk(max(folded, default="")):
         return None
     plain = _LATEX.sub(" ", folded.replace("\\%", "%").replace("\\$", "$").replace("{,}", ",").replace("u.s.", "us"))
     plain = _MINUS.sub(" minus ", _CJK_CURRENCY.sub(" cny ", _PERCENT.sub(" % ", " ".join(plain.split()))))
+    plain = _POWER_OF_TEN.sub(r"e\1\2", plain) if _DIGITS.search(plain) else with_digits(plain)
     found = list(_DIGITS.finditer(plain))
     if len(found) != 1:
         return None
