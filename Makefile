@@ -1,5 +1,6 @@
 # make quickstart   train with LongAct on this CPU: no GPU, no account, no download of models
-# make test         install the test environment and run the tests
+# make test         install the test environment and run the tests; pages want a chromium on the PATH (apt-get install
+#                   chromium), or CHROMIUM=/path/to/it: without one, their tests are skipped and named at the end
 # make test-full    what takes long and CI runs once: thirty kills
 # make lint format build clean
 

@@ -3,14 +3,22 @@
 from rich.console import Group
 from rich.text import Text
 
+from ..data.length import middle_cut, offsets_of
 from ..rewards.tagged import prefills_think
 from ..rewards.tags import ANSWER, END_ANSWER, END_THINK, THINK
 from ..training.prompt_checks import reward_name
 from .subject import Subject
 
 
+FATES = {
+    "filter": "dropped: it is not trained on",
+    "truncate_middle": "cut in its middle as shown below",
+    "error": "the run stops",
+}
 HEAD, TAIL = 240, 240
 """Characters that are shown of a prompt's beginning and end."""
+SIDE = 6
+"""Tokens that are shown on each side of a cut."""
 WRONG = "no such answer"
 
 
@@ -32,14 +40,50 @@ def shown_prompts(subject: Subject) -> Group:
     for index in chosen:
         row = subject.dataset[index]
         over = window is not None and lengths[index] > window
-        does = {"filter": "left out", "truncate_middle": "cut in its middle", "error": "the run stops"}
-        fate = f": longer than {window:,}, {does[subject.args.prompt_length_policy]}" if over else ""
+        policy = subject.args.prompt_length_policy
+        fate = f": longer than {window:,}, {FATES[policy]}" if over else ""
         lines.append(
             Text(f"row {index}, {row.get('task') or 'prompt'}, {lengths[index]:,} tokens{fate}", style="bold")
         )
         lines.append(Text(shortened(rendered(subject, row["prompt"]))))
+        if over and policy == "truncate_middle":
+            lines.append(Text(shown_cut(subject, row["prompt"], lengths[index]), style="yellow"))
         lines += [Text(f"  {kind}: {earned}", style="green") for kind, earned in earnings(subject, row).items()]
     return Group(*lines, Text())
+
+
+def shown_cut(subject: Subject, prompt: list[dict] | str, length: int) -> str:
+    """
+    Where truncation cuts a prompt: the last tokens that stay and the first that go, and the same behind the cut.
+
+    Args:
+        subject (`Subject`):
+            The run, with a window.
+        prompt (`list[dict]` or `str`):
+            Prompt that is longer than the window.
+        length (`int`):
+            Its tokens.
+
+    Returns:
+        `str`: Tokens stand between bars, line breaks as `\\n`.
+    """
+    tokenizer, kwargs = subject.tokenizer, subject.args.chat_template_kwargs or {}
+    cut = middle_cut(prompt, length, tokenizer, subject.window, kwargs)
+    content = prompt if isinstance(prompt, str) else prompt[cut.message]["content"]
+    tokens = offsets_of(content, tokenizer)
+    before = [content[start:end] for start, end in tokens if end <= cut.start]
+    gone = [content[start:end] for start, end in tokens if cut.start < end and start < cut.end]
+    after = [content[start:end] for start, end in tokens if start >= cut.end]
+    where = "" if isinstance(prompt, str) or len(prompt) == 1 else f" of its message {cut.message + 1}"
+    return (
+        f"  cut: {len(gone):,} tokens{where}, characters {cut.start:,} to {cut.end:,}\n"
+        f"    stays {_bars(before[-SIDE:])} goes {_bars(gone[:SIDE])} …\n"
+        f"    goes … {_bars(gone[-SIDE:])} stays {_bars(after[:SIDE])}"
+    )
+
+
+def _bars(tokens: list[str]) -> str:
+    return f"|{'|'.join(tokens)}|".replace("\n", "\\n")
 
 
 def rendered(subject: Subject, prompt: list[dict] | str) -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from typing import NamedTuple
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -179,28 +180,78 @@ def _truncate(
     lengths: list[int],
     max_length: int,
 ) -> dict:
-    if (excess := lengths[index] - max_length) <= 0:
+    if lengths[index] <= max_length:
         return {}
     template_kwargs = _with_tools(template_kwargs, tools, row.get("environment"))
-    prompt = row["prompt"]
-    messages = [{"content": prompt}] if isinstance(prompt, str) else prompt
-    longest = max(range(len(messages)), key=lambda index: len(messages[index]["content"]))
-    content = messages[longest]["content"]
+    cut = middle_cut(row["prompt"], lengths[index], tokenizer, max_length, template_kwargs)
+    return {"prompt": without_middle(row["prompt"], cut)}
+
+
+class Cut(NamedTuple):
+    """What `truncate_middle` takes out of a prompt: characters `start` to `end` of its message `message`."""
+
+    message: int
+    start: int
+    end: int
+
+
+def without_middle(prompt: list[dict] | str, cut: Cut) -> list[dict] | str:
+    """The prompt without what [`middle_cut`] found."""
+    if isinstance(prompt, str):
+        return prompt[: cut.start] + prompt[cut.end :]
+    content = prompt[cut.message]["content"]
+    shorter = {**prompt[cut.message], "content": content[: cut.start] + content[cut.end :]}
+    return [*prompt[: cut.message], shorter, *prompt[cut.message + 1 :]]
+
+
+def middle_cut(
+    prompt: list[dict] | str,
+    length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    template_kwargs: dict,
+) -> Cut:
+    """
+    Where the middle of the longest message begins and ends that a prompt loses.
+
+    Args:
+        prompt (`list[dict]` or `str`):
+            Prompt that is too long.
+        length (`int`):
+            Its tokens, as [`prompt_length`] counts them.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Fast tokenizer with a chat template.
+        max_length (`int`):
+            Tokens that it may have.
+        template_kwargs (`dict`):
+            What training passes to the template.
+
+    Returns:
+        `Cut`
+
+    Raises:
+        `ValueError`: If nothing of the message would be left.
+    """
+    contents = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    longest = max(range(len(contents)), key=lambda index: len(contents[index]))
     # Token boundaries as positions in the text: slicing the text, unlike decoding ids, cannot change what is kept.
-    offsets = tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    budget = len(offsets)
+    offsets = offsets_of(contents[longest], tokenizer)
+    budget, excess = len(offsets), length - max_length
     for _ in range(MAX_CUTS):
         budget -= excess
         if budget < 2:
             break
         # The tokens at the seam go as well: each may be a part of a character that cannot stand alone.
-        seam_start, seam_end = offsets[budget // 2 - 1][0], offsets[budget // 2 - budget][1]
-        text = content[:seam_start] + content[seam_end:]
-        messages = [*messages[:longest], {**messages[longest], "content": text}, *messages[longest + 1 :]]
-        prompt = text if isinstance(prompt, str) else messages
-        if (excess := prompt_length(prompt, tokenizer, template_kwargs) - max_length) <= 0:
-            return {"prompt": prompt}
+        cut = Cut(longest, offsets[budget // 2 - 1][0], offsets[budget // 2 - budget][1])
+        length = prompt_length(without_middle(prompt, cut), tokenizer, template_kwargs)
+        if (excess := length - max_length) <= 0:
+            return cut
     raise ValueError(
         f"max_prompt_length={max_length} leaves nothing of a prompt's longest message beside its other "
-        f"{prompt_length(prompt, tokenizer, template_kwargs) - budget} tokens: raise it"
+        f"{length - budget} tokens: raise it"
     )
+
+
+def offsets_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
+    """Where each token of a text begins and ends in it."""
+    return tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

@@ -43,7 +43,7 @@ def write_run_page(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(page_of(read), encoding="utf-8")
     for run in read:
-        shown = sum(map(len, run.rollouts.values()))
+        shown = sum(map(len, [*run.rollouts.values(), *run.thrown_away.values()]))
         console.print(
             f"{run.folder}: {len(run.log)} logged steps, {shown:,} rollouts of {len(run.rollouts)} steps, masks of "
             f"{len(run.masks)} checkpoints",

@@ -1,18 +1,18 @@
-"""From a run's files to what the page's script reads, in parts that are unpacked when somebody looks at them."""
+"""From a run's files to one HTML file, whose bulk is in parts that are unpacked when somebody looks at them."""
 
 import base64
 import gzip
 import json
 from pathlib import Path
 
-import pandas
+from ..training.parts import PARTS, REST
+from .masks_over_time import projections_of
+from .rollouts import groups_of, is_number
+from .run_files import RunFiles
 
-from ..pictures.heatmaps import KINDS, kind_of, layer_of
-from ..rewards.reasons import why_no_answer_reward, why_no_format_reward
-from .run_files import RunFiles, reward_columns
 
-
-TEMPLATE = Path(__file__).parents[1] / "assets" / "run.html"
+TEMPLATES = Path(__file__).parents[1] / "assets" / "run"
+SCRIPTS = ("base.js", "curves.js", "parts.js", "rollouts.js", "masks.js", "main.js")
 CURVES = (
     ("reward", "Reward"),
     ("rewards/answer_reward/mean", "Answer right"),
@@ -49,96 +49,46 @@ def page_of(runs: list[RunFiles]) -> str:
     """
     parts: list[str] = []
     described = [_run(i, run, parts) for i, run in enumerate(runs)]
-    content = json.dumps({"curves": CURVES, "runs": described}).replace("</", "<\\/")
-    template = TEMPLATE.read_text(encoding="utf-8")
-    return template.replace("__PARTS__", "\n".join(parts)).replace("__DATA__", content)
+    content = json.dumps({"curves": CURVES, "parts": [*PARTS, REST], "runs": described}).replace("</", "<\\/")
+    page = _read("page.html").replace("__STYLE__", _read("style.css"))
+    page = page.replace("__SCRIPT__", "\n".join(map(_read, SCRIPTS)))
+    return page.replace("__PARTS__", "\n".join(parts)).replace("__DATA__", content)
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _run(number: int, run: RunFiles, parts: list[str]) -> dict:
     steps = {}
     for step, table in run.rollouts.items():
-        groups = groups_of(table)
-        steps[step] = len(table)
-        parts.append(_part(f"rollouts-{number}-{step}", groups))
+        thrown_away = run.thrown_away.get(step)
+        content = {"groups": groups_of(table), "thrown": [] if thrown_away is None else groups_of(thrown_away)}
+        steps[step] = [len(table), 0 if thrown_away is None else len(thrown_away)]
+        parts.append(_part(f"rollouts-{number}-{step}", content))
     if run.masks:
-        parts.append(_part(f"masks-{number}", _masks(run)))
+        parts.append(_part(f"masks-{number}", projections_of(run.masks)))
     return {
         "name": run.folder.name,
-        "settings": {name: str(value) for name, value in run.settings.items()},
-        "log": {name: [[e["step"], e[name]] for e in run.log if _is_number(e.get(name))] for name, _ in CURVES},
+        "configuration": _texts(run.configuration),
+        "log": {name: _curve(run, name) for name, _ in CURVES},
+        "seconds": {part: _curve(run, f"longact/seconds_{part}") for part in (*PARTS, REST)},
+        "gib": {part: _curve(run, f"longact/gib_{part}") for part in PARTS},
         "rollouts": steps,
         "masks": sorted(run.masks),
     }
 
 
-def groups_of(table: pandas.DataFrame) -> list[dict]:
-    """
-    The groups of one step: completions of one prompt, with rewards and, where gold answers are known, the reasons.
-
-    Args:
-        table (`pandas.DataFrame`):
-            Rows of one step, as GRPOTrainer writes them.
-
-    Returns:
-        `list[dict]`: `prompt`, `gold`, `kind` and `rows`; a row has `completion`, `rewards`, `advantage` and `why`.
-    """
-    names = reward_columns(table)
-    groups: dict[str, dict] = {}
-    for row in table.to_dict("records"):
-        prompt = _text(row["prompt"])
-        gold = row.get("answer")
-        golds = None if gold is None else [gold] if isinstance(gold, str) else [str(g) for g in gold]
-        kind = row.get("answer_kind") if isinstance(row.get("answer_kind"), str) else None
-        group = groups.setdefault(prompt, {"prompt": prompt, "gold": golds, "kind": kind, "rows": []})
-        completion = _text(row["completion"])
-        group["rows"].append(
-            {
-                "completion": completion,
-                "rewards": {name: row[name] for name in names if _is_number(row[name])},
-                "advantage": row["advantage"] if _is_number(row["advantage"]) else None,
-                "why": _why(row, completion, golds, kind),
-            }
-        )
-    return list(groups.values())
+def _curve(run: RunFiles, name: str) -> list[list[float]]:
+    return [[entry["step"], entry[name]] for entry in run.log if is_number(entry.get(name))]
 
 
-def _why(row: dict, completion: str, golds: list[str] | None, kind: str | None) -> list[str]:
-    reasons = []
-    if row.get("format_reward") == 0:
-        reasons.append(f"format: {why_no_format_reward(completion) or 'tags are not each there once and in order'}")
-    if row.get("answer_reward") == 0 and golds:
-        reasons.append(f"answer: {why_no_answer_reward(completion, golds, kind) or 'earned 0'}")
-    return reasons
-
-
-def _masks(run: RunFiles) -> list[dict]:
-    """Each projection's rows, and at how many checkpoints each was selected."""
-    steps = sorted(run.masks)
-    projections = []
-    for name, newest in run.masks[steps[-1]].items():
-        counts = sum(run.masks[step][name].int() for step in steps if name in run.masks[step])
-        projections.append(
-            {
-                "layer": layer_of(name),
-                "kind": KINDS[kind_of(name)],
-                "heads": newest.shape[0],
-                "counts": base64.b64encode(counts.clamp(max=255).byte().numpy().tobytes()).decode(),
-                "last": base64.b64encode(newest.byte().numpy().tobytes()).decode(),
-            }
-        )
-    return projections
-
-
-def _text(messages) -> str:
-    """A prompt or completion as text: messages are told apart by their roles."""
-    if isinstance(messages, str):
-        return messages
-    turns = [(message.get("role") or "", str(message.get("content") or "")) for message in messages]
-    return turns[0][1] if len(turns) == 1 else "\n\n".join(f"[{role}] {content}" for role, content in turns)
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and value == value and abs(value) != float("inf")
+def _texts(configuration: dict[str, dict]) -> dict[str, dict[str, str]]:
+    """Settings as one reads them in a YAML file."""
+    return {
+        title: {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+        for title, settings in configuration.items()
+    }
 
 
 def _part(name: str, content: object) -> str:

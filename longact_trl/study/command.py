@@ -122,8 +122,8 @@ def rows_of(study: Study, arms: Mapping[str, Arm]) -> list[tuple[str, ...]]:
             "baseline" if name == study.against(name) else _difference(study, name, arm),
             "" if arm.p is None else f"{arm.p:.3f}",
             "" if arm.detectable is None else f"{100 * arm.detectable:.1f}",
-            f"{arm.tokens / 1e6:.2f}M",
-            f"{arm.seconds / 60:.1f}",
+            f"{arm.tokens / 1e6:.2f}M" if arm.tokens else "",
+            f"{arm.seconds / 60:.1f}" if arm.seconds else "",
         )
         for name, arm in arms.items()
     ]

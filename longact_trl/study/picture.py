@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#b5367a", "#3b0f70", "#f1605d", "#fe9f6d", "#2a788e", "#80868b")
+BASELINE = "#80868b"
+COLOURS = ("#3b0f70", "#f1605d", "#2a788e", "#b5367a", "#d98a2b", "#3a8f5c")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)))
+"""Of the curves: as many as six arms are told apart by colour, as many as eighteen by colour and dashes."""
 
 
 def draw_study(study: Study, arms: Mapping[str, Arm]) -> "Figure":
@@ -33,18 +36,20 @@ def draw_study(study: Study, arms: Mapping[str, Arm]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 1.6 + max(2.6, 0.42 * len(arms))), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(14, 1.6 + max(2.6, 0.42 * len(arms))), dpi=DPI, layout="constrained")
     figure.suptitle(study.title, x=0.01, ha="left")
     scores, differences, rewards = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     names = list(arms)
-    colour = {name: "#80868b" if name == study.baseline else COLOURS[i % 5] for i, name in enumerate(names)}
+    others = [name for name in names if name != study.baseline]
+    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)} | {study.baseline: BASELINE}
+    dashes = {name: DASHES[i // len(COLOURS) % len(DASHES)] for i, name in enumerate(others)} | {study.baseline: "-"}
     for y, name in enumerate(names):
         arm = arms[name]
         scores.plot([100 * s for s in arm.scores], [y] * len(arm.scores), "|", color=colour[name], alpha=0.5, ms=9)
         _interval(scores, y, arm.score, colour[name])
         if arm.difference is not None:
             _interval(differences, y, arm.difference, colour[name])
-        _reward_curve(rewards, name, arm, colour[name])
+        _reward_curve(rewards, name, arm, colour[name], dashes[name])
     labels = [f"to {to}" if (to := study.against(name)) not in (study.baseline, name) else "" for name in names]
     for axes, title in (
         (scores, "accuracy in %, each seed a tick"),
@@ -53,9 +58,13 @@ def draw_study(study: Study, arms: Mapping[str, Arm]) -> "Figure":
         axes.set_yticks(range(len(names)), names if axes is scores else labels)
         axes.set_ylim(len(names) - 0.5, -0.5)
         tidy(axes, title)
-    differences.axvline(0, color="#80868b", lw=0.8)
+    differences.axvline(0, color=BASELINE, lw=0.8)
     rewards.set_xlabel("optimizer step")
-    rewards.legend(frameon=False, fontsize=7, loc="lower right", ncols=1 + len(names) // 7)
+    if rewards.lines:
+        rewards.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), handlelength=2.6)
+    else:
+        rewards.text(0.5, 0.5, "no reward was logged", ha="center", transform=rewards.transAxes, color=BASELINE)
+        rewards.set(xticks=[], yticks=[])
     tidy(rewards, "reward, mean and standard error over seeds")
     return figure
 
@@ -65,12 +74,12 @@ def _interval(axes: "Axes", y: float, interval, colour: str) -> None:
     axes.plot(100 * interval.value, y, "o", color=colour, ms=5)
 
 
-def _reward_curve(axes: "Axes", name: str, arm: Arm, colour: str) -> None:
+def _reward_curve(axes: "Axes", name: str, arm: Arm, colour: str, dashes) -> None:
     if not arm.steps:
         return
     curves = torch.tensor([curve[: len(arm.steps)] for curve in arm.rewards])
     mean = curves.mean(0)
-    axes.plot(arm.steps, mean, color=colour, lw=1.5, label=name)
+    axes.plot(arm.steps, mean, color=colour, ls=dashes, lw=1.5, label=name)
     if len(curves) > 1:
         spread = curves.std(0) / len(curves) ** 0.5
         axes.fill_between(arm.steps, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)

@@ -65,6 +65,9 @@ class LongActConfig(GRPOConfig):
             where there is none of that name.
         max_resamples (`int`, *optional*, defaults to `10`):
             How many further batches `dynamic_sampling` generates at most before it goes on with the groups it has.
+        max_logged_completions (`int`, *optional*, defaults to `10000`):
+            How many completions stay in the tables that `log_completions` writes, those that `dynamic_sampling` threw
+            away included. When there are more, every second table goes, and never the newest.
         shared_prefix (`str`, *optional*, defaults to `"auto"`):
             Forward a prompt once for all its completions on a rank, with the same gradients, whatever the micro-batch
             size: `"auto"` where the model's attention allows it, `"on"` also says why where it cannot, `"off"`
@@ -166,6 +169,14 @@ class LongActConfig(GRPOConfig):
         metadata={
             "help": "How many further batches `dynamic_sampling` generates at most before it goes on with the groups "
             "it has."
+        },
+    )
+    max_logged_completions: int = field(
+        default=10_000,
+        metadata={
+            "help": "How many completions stay in the tables that `log_completions` writes, those that "
+            "`dynamic_sampling` threw away included. When there are more, every second table goes, and never the "
+            "newest."
         },
     )
     shared_prefix: str = field(

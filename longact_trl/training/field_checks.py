@@ -58,6 +58,11 @@ def check_fields(args: Any) -> None:
             )
     if args.heatmap_steps < 0:
         raise ValueError(f"`heatmap_steps` must be 0 (never) or a number of steps, got {args.heatmap_steps}.")
+    if args.max_logged_completions < 1:
+        raise ValueError(
+            f"`max_logged_completions` must be a positive number of completions, got {args.max_logged_completions}. "
+            "Write `log_completions=False` to keep none."
+        )
     if args.max_resamples < 1:
         raise ValueError(
             f"`max_resamples` must be a positive number of generation batches, got {args.max_resamples}. Write "

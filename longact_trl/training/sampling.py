@@ -19,9 +19,9 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
-from trl import GRPOTrainer
 
-from .completion_groups import answer_rewards, draw_prompts, reward_statistics, varying_groups
+from .completion_groups import ANSWER_REWARD, answer_rewards, draw_prompts, reward_statistics, varying_groups
+from .completion_tables import REASON, CompletionTablesTrainer
 from .mask_file import STATE_DIR
 from .watchdog import exits_when_it_hangs
 
@@ -31,7 +31,7 @@ SAMPLING_FILE = "sampling.json"
 logger = logging.get_logger(__name__)
 
 
-class DynamicSamplingTrainer(GRPOTrainer):
+class DynamicSamplingTrainer(CompletionTablesTrainer):
     """
     [`~trl.GRPOTrainer`] that, with `dynamic_sampling=True`, replaces groups without a varying answer reward by groups
     of other prompts, sampled in up to `max_resamples` further generation batches.
@@ -66,6 +66,7 @@ class DynamicSamplingTrainer(GRPOTrainer):
     def _generate(self, prompts):
         if not (self.args.dynamic_sampling and self.model.training):
             return super()._generate(prompts)
+        self._thrown_away = []
         batch = self._generate_and_reward(prompts, self._inputs)
         varies = self._varies(batch)
         degenerate = (~varies).nonzero().flatten().tolist()
@@ -79,6 +80,8 @@ class DynamicSamplingTrainer(GRPOTrainer):
                 candidates = self._generate_and_reward([row["prompt"] for row in inputs], inputs)
             varying = self._varies(candidates).nonzero().flatten().tolist()
             pairs = list(zip(to_replace, varying, strict=False))
+            self._throw_away(batch, to_replace[: len(pairs)])
+            self._throw_away(candidates, sorted(set(range(len(varies))) - {new for _, new in pairs}))
             self._replace(batch, candidates, pairs)
             to_replace = to_replace[len(pairs) :]
         if to_replace and self.accelerator.is_main_process:
@@ -149,6 +152,41 @@ class DynamicSamplingTrainer(GRPOTrainer):
                     values[row - first] = completion.get(name)
         batch.rewards[list(moves.values())] = candidates.rewards[list(moves)]
 
+    def _throw_away(self, batch: "_Batch", groups: Sequence[int]) -> None:
+        """
+        Note completions that are not trained on, and why, for the table. As many as are trained on at most: so hard a
+        prompt that all fail takes `max_resamples` times as many. A collective.
+        """
+        G, num_rows = self.num_generations, len(batch.columns["prompt"])
+        room = (len(batch.rewards) - len(self._thrown_away)) // G
+        if not self.log_completions or not (groups := groups[:room]):
+            return
+        first = self.accelerator.process_index * num_rows
+        mine = [row for row in range(first, first + num_rows) if row // G in groups]
+        sent = [(row, {name: values[row - first] for name, values in batch.columns.items()}) for row in mine]
+        weights = self.reward_weights.to(batch.rewards.device)
+        answers = answer_rewards(batch.rewards, weights, self.reward_func_names).view(-1, G)
+        varies = self._varies(batch)
+        for row, completion in gather_object(sent):
+            rewards = dict(zip(self.reward_func_names, batch.rewards[row].tolist(), strict=True))
+            extra = {name.removeprefix(EXTRA): value for name, value in completion.items() if name.startswith(EXTRA)}
+            group = row // G
+            self._thrown_away.append(
+                {
+                    "step": self.state.global_step + 1,
+                    "prompt": completion["prompt"],
+                    "completion": completion["completions"],
+                    **rewards,
+                    **extra,
+                    REASON: NO_PLACE if varies[group] else self._why_none_is_better(answers[group].tolist()),
+                }
+            )
+
+    def _why_none_is_better(self, rewards: list[float]) -> str:
+        name = ANSWER_REWARD if ANSWER_REWARD in self.reward_func_names else "the sum of all rewards"
+        known = [reward for reward in rewards if reward == reward]
+        return f"{name} is {known[0]:g} for all" if known else f"{name} is missing for all"
+
     def _log_sampling(self, num_resamples: int, num_groups: int, num_degenerate: int, num_left: int) -> None:
         values = {
             "sampling_rounds": 1 + num_resamples,
@@ -189,6 +227,8 @@ class _Generation(NamedTuple):
 
 PER_COMPLETION = ("prompt_ids", "completion_ids", "tool_mask", "completions", "logprobs")
 """Fields of a generation that move with a completion. The others are empty where there are no images."""
+
+NO_PLACE = "sampled to replace another, and not needed"
 
 EXTRA = "extra/"
 """Prefix of the columns that reward functions add to the table of completions (`log_extra`)."""

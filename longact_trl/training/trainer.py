@@ -21,15 +21,17 @@ from .config import LongActConfig
 from .hub import HubMixin
 from .mask_refresh import MaskRefreshCallback
 from .model_card import PAPER
+from .parts import SCORE, MeasuredTrainer
 from .policy_losses import SELECTED, clip_bounds, reweight_advantages, select_tokens
 from .preflight import check_model_config, check_rope, check_vllm, prompt_window, source_of
 from .prompt_checks import check_dataset, fit_prompts
 from .resuming import ResumingTrainer
+from .run_file import write_run_file
 from .sampling import DynamicSamplingTrainer
 from .shared_prefix import SharedPrefixTrainer
 
 
-class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamplingTrainer):
+class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamplingTrainer, MeasuredTrainer):
     """
     [`~trl.GRPOTrainer`] whose W_Q and W_K learn only in the rows behind each head's highest-magnitude channels,
     selected anew at every optimizer step. Everything else is GRPOTrainer's, and so is the trained model.
@@ -160,7 +162,8 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
         return logps
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
-        with self._observation_of(model):
+        scores = nullcontext() if torch.is_grad_enabled() else self.parts.part(SCORE)
+        with scores, self._observation_of(model):
             logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         if SELECTED in self._loss_inputs:
             self._loss_inputs["advantages"] = reweight_advantages(self._loss_inputs, logps, self.args)
@@ -210,6 +213,9 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
     # Train, save, resume
 
     def train(self, *args, **kwargs):
+        if self.accelerator.is_main_process:
+            backend = self.accelerator.distributed_type.value
+            write_run_file(self.args, self.model.config, self.accelerator.num_processes, backend)
         try:
             return super().train(*args, **kwargs)
         finally:

@@ -4,16 +4,23 @@ import base64
 import gzip
 import json
 import re
+from pathlib import Path
 
+import numpy
 import pandas
 import pytest
+import torch
 from trl import GRPOConfig, GRPOTrainer
 from typer.testing import CliRunner
 
-from helpers.trainers import make_trainer
+from helpers.run_folder import write_run
+from helpers.trainers import make_trainer, spread_reward
 from longact_trl import answer_reward
 from longact_trl.cli import app
-from longact_trl.page.run_files import read_run
+from longact_trl.page.configuration import plain_arguments
+from longact_trl.page.content import page_of
+from longact_trl.page.run_files import read_run, spread_steps
+from longact_trl.training.mask_refresh import churn_of
 
 
 def right_or_wrong(completions, log_extra=None, **kwargs):
@@ -34,8 +41,6 @@ def content_of(page: str) -> tuple[dict, dict]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "</script><b>run"
-    from helpers.trainers import spread_reward
-
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "log_completions": True}
     make_trainer(folder, reward=[spread_reward, right_or_wrong], num_completions_to_print=0, **settings).train()
     return folder
@@ -49,19 +54,28 @@ def test_curves_rollouts_reasons_masks_and_settings(run, tmp_path):
     data, parts = content_of(page)
     [described] = data["runs"]
     assert [step for step, _ in described["log"]["reward"]] == [1, 2, 3, 4]
-    assert described["rollouts"] == {"1": 4, "2": 4, "3": 4, "4": 4} and described["masks"] == [2, 4]
+    assert described["rollouts"] == {step: [4, 0] for step in "1234"} and described["masks"] == [2, 4]
     table = pandas.read_parquet(run / "completions" / "completions_00003.parquet")
-    [group] = parts["rollouts-0-3"]
+    [group] = parts["rollouts-0-3"]["groups"]
     assert [row["rewards"]["spread_reward"] for row in group["rows"]] == table["spread_reward"].tolist()
     assert group["gold"] == ["w1"] and all("answer: thinking never ends" in row["why"][0] for row in group["rows"])
     projections = parts["masks-0"]
     assert [(p["kind"], p["layer"]) for p in projections] == [("Q", "0"), ("K", "0"), ("Q", "1"), ("K", "1")]
     saved = read_run(run, 100).masks
     for projection, name in zip(projections, saved[4], strict=True):
-        counts = list(base64.b64decode(projection["counts"]))
-        assert counts == (saved[2][name].int() + saved[4][name].int()).flatten().tolist()
+        for text, step in zip(projection["masks"], (2, 4), strict=True):
+            bits = numpy.unpackbits(numpy.frombuffer(base64.b64decode(text), numpy.uint8))
+            assert bits[: projection["rows"]].tolist() == saved[step][name].int().flatten().tolist()
+        [churn] = projection["churn"]
+        assert churn == pytest.approx(churn_of(saved[2][name], saved[4][name]), abs=1e-4)
         assert projection["heads"] == len(saved[4][name])
-    assert described["settings"]["strategy"] == "massive" and described["settings"]["model_type"] == "qwen3"
+    for part in ("generate", "reward", "score", "train", "optimizer"):
+        assert [step for step, _ in described["seconds"][part]] == [1, 2, 3, 4]
+        assert all(gib > 0 for _, gib in described["gib"][part])
+    configuration = described["configuration"]
+    assert configuration["run"]["strategy"] == "massive" and configuration["run"]["model_type"] == "qwen3"
+    assert configuration["settings"]["max_steps"] == "4" and configuration["settings"]["sparsity_ratio"] == "0.3"
+    assert configuration["versions"]["torch"] == torch.__version__ and configuration["machine"]["processes"] == "1"
 
 
 def test_several_runs_and_no_more_rollouts_than_wanted(run, tmp_path):
@@ -71,7 +85,9 @@ def test_several_runs_and_no_more_rollouts_than_wanted(run, tmp_path):
     assert done.exit_code == 0, done.output
     data, parts = content_of((tmp_path / "p.html").read_text())
     assert len(data["runs"]) == 2
-    assert [described["rollouts"] for described in data["runs"]] == [{"1": 4, "4": 4}] * 2  # the first and the last
+    assert [described["rollouts"] for described in data["runs"]] == [
+        {"1": [4, 0], "4": [4, 0]}
+    ] * 2  # the first and the last
     assert {"rollouts-0-1", "rollouts-1-4", "masks-0", "masks-1"} <= parts.keys()
 
 
@@ -81,6 +97,44 @@ def test_trls_own_run_and_one_that_has_just_begun(tmp_path):
     run = read_run(tmp_path / "trl", 100)
     assert not run.masks and [entry["step"] for entry in run.log] == [1, 2]  # from the rollouts: nothing was saved
     assert run.log[0]["reward"] == pytest.approx(run.rollouts[1]["spread_reward"].mean())
+
+
+def test_trls_own_configuration_is_read_and_nothing_in_it_is_run(tmp_path):
+    trainer = make_trainer(
+        tmp_path / "trl", trainer_class=GRPOTrainer, config_class=GRPOConfig, hub_token="hf_secret", max_steps=1
+    )
+    trainer.save_model()  # writes training_args.bin
+    found = plain_arguments(tmp_path / "trl" / "training_args.bin")
+    assert found["num_generations"] == 4 and found["learning_rate"] == 0.01 and found["loss_type"] == "dapo"
+    assert not any("secret" in str(value) for value in found.values())
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "was_run",))
+
+    torch.save(Evil(), tmp_path / "evil.bin")
+    assert plain_arguments(tmp_path / "evil.bin") == {} and not (tmp_path / "was_run").exists()
+    (tmp_path / "torn.bin").write_bytes(b"PK")
+    assert plain_arguments(tmp_path / "torn.bin") == {}
+
+
+def test_what_dynamic_sampling_threw_away_is_on_the_page(tmp_path):
+    run = read_run(write_run(tmp_path / "run", steps=2, groups=3, thrown=2), 1000)
+    data, parts = content_of(page_of([run]))
+    assert data["runs"][0]["rollouts"] == {"1": [12, 8], "2": [12, 8]}
+    content = parts["rollouts-0-2"]
+    assert [len(group["rows"]) for group in content["groups"]] == [4] * 3
+    assert [group["reason"] for group in content["thrown"]] == ["answer_reward is 0 for all"] * 2
+    assert all("answer: " in row["why"][0] for group in content["thrown"] for row in group["rows"])
+    assert all(group["reason"] is None for group in content["groups"])
+    assert len(read_run(tmp_path / "run", 20).rollouts) == 1  # what was thrown away counts
+
+
+def test_steps_are_spread_over_the_run():
+    assert spread_steps(dict.fromkeys(range(1, 11), 10), 100) == list(range(1, 11))
+    assert spread_steps(dict.fromkeys(range(1, 11), 10), 45) == [1, 4, 7, 10]
+    assert spread_steps({1: 10, 2: 90, 3: 10}, 30) == [1, 3]
+    assert spread_steps({5: 100}, 10) == [5] and spread_steps({}, 10) == []
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

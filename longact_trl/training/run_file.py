@@ -1,0 +1,58 @@
+"""What a run was made with: its configuration, the versions and the machine, beside what it leaves."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from transformers import PretrainedConfig
+
+from .._version import __version__
+from .config import LongActConfig
+
+
+RUN_FILE = "_longact_run.json"
+"""In `output_dir`. A push to the Hub leaves out what begins with _: paths of a machine are nobody else's business."""
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "vllm", "bitsandbytes")
+
+
+def write_run_file(args: LongActConfig, model: PretrainedConfig, processes: int, backend: str) -> None:
+    """
+    Write it, when training begins. Call it on one process.
+
+    Args:
+        args (`LongActConfig`):
+            Training arguments. Of tokens only their names are written.
+        model (`PretrainedConfig`):
+            Configuration of the model.
+        processes (`int`):
+            How many train together.
+        backend (`str`):
+            What holds them together, e.g. `"DEEPSPEED"`.
+    """
+    file = Path(args.output_dir, RUN_FILE)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "settings": args.to_dict(),
+        "model": model.to_diff_dict(),
+        "versions": versions(),
+        "machine": {
+            "processes": processes,
+            "backend": backend,
+            "device": torch.cuda.get_device_name() if args.device.type == "cuda" else str(args.device),
+            "system": platform.platform(),
+        },
+    }
+    file.write_text(json.dumps(content, indent=2, default=str, ensure_ascii=False), encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run depends on, as far as they are installed."""
+    found = {"longact-trl": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
