@@ -1,18 +1,16 @@
 """What a run's files say of its configuration: what LongActTrainer wrote down, else what TRL's own runs leave."""
 
 import json
-import pickle
 import re
-import zipfile
-from enum import Enum
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..training.checkpoints import TRAINER_STATE_NAME
 from ..training.mask_file import has_masks, saved_settings
 from ..training.run_file import RUN_FILE
 
 
-ARGUMENTS = "training_args.bin"
+OF_THE_STATE = ("max_steps", "num_train_epochs", "train_batch_size", "logging_steps", "eval_steps", "save_steps")
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 
@@ -37,8 +35,7 @@ def configuration_of(folder: Path, checkpoints: list[Path]) -> dict[str, dict]:
     if (folder / RUN_FILE).is_file():
         found |= json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     else:
-        arguments = next((file for place in places if (file := place / ARGUMENTS).is_file()), None)
-        found["settings"] = plain_arguments(arguments) if arguments else {}
+        found["settings"] = _settings_of(places)
         found["versions"] = _versions_of(folder / "README.md")
     masked = next((path for path in reversed(checkpoints) if has_masks(path)), None)
     found["run"] |= {name: found["model"][name] for name in SHAPE if name in found["model"]}
@@ -46,61 +43,11 @@ def configuration_of(folder: Path, checkpoints: list[Path]) -> dict[str, dict]:
     return found
 
 
-def plain_arguments(file: Path) -> dict:
-    """
-    The plain values among a pickled `training_args.bin`. Nothing in the pickle is run: classes stand for themselves
-    by name, so a page can be made of a run that somebody else sent.
-
-    Args:
-        file (`Path`):
-            As `Trainer` writes it.
-
-    Returns:
-        `dict`: Settings that are numbers, texts or lists of them; without tokens.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            [name] = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            loaded = _Plain(BytesIO(archive.read(name))).load()
-    except Exception:  # what nobody promises to be a pickle can fail in any way
-        return {}
-    state = getattr(loaded, "state", {})
-    return {
-        name: value
-        for name, value in sorted(state.items())
-        if not name.startswith("_") and "token" not in name.split("_") and _is_plain(value)
-    }
-
-
-class _Thing:
-    """Stands for an object of any class. Its arguments and state are kept, and nothing is called."""
-
-    def __new__(cls, *args, **kwargs):
-        made = super().__new__(cls)
-        made.args, made.state = args, {}
-        return made
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __setstate__(self, state):
-        self.state = state if isinstance(state, dict) else {}
-
-
-class _Plain(pickle.Unpickler):
-    def find_class(self, module, name):
-        return _Thing
-
-    def persistent_load(self, pid):
-        return None
-
-
-def _is_plain(value) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(map(_is_plain, value.values()))
-    return value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum))
+def _settings_of(places: Sequence[Path]) -> dict:
+    """What `trainer_state.json` says of the settings: their pickle in `training_args.bin` is not read."""
+    file = next((file for place in places if (file := place / TRAINER_STATE_NAME).is_file()), None)
+    state = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    return {name: state[name] for name in OF_THE_STATE if name in state}
 
 
 def _versions_of(card: Path) -> dict[str, str]:

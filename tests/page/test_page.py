@@ -4,7 +4,6 @@ import base64
 import gzip
 import json
 import re
-from pathlib import Path
 
 import numpy
 import pandas
@@ -17,10 +16,10 @@ from helpers.run_folder import write_run
 from helpers.trainers import make_trainer, spread_reward
 from longact_trl import answer_reward
 from longact_trl.cli import app
-from longact_trl.page.configuration import plain_arguments
 from longact_trl.page.content import page_of
 from longact_trl.page.run_files import read_run, spread_steps
 from longact_trl.training.mask_refresh import churn_of
+from longact_trl.training.run_file import RUN_FILE
 
 
 def right_or_wrong(completions, log_extra=None, **kwargs):
@@ -99,23 +98,19 @@ def test_trls_own_run_and_one_that_has_just_begun(tmp_path):
     assert run.log[0]["reward"] == pytest.approx(run.rollouts[1]["spread_reward"].mean())
 
 
-def test_trls_own_configuration_is_read_and_nothing_in_it_is_run(tmp_path):
-    trainer = make_trainer(
-        tmp_path / "trl", trainer_class=GRPOTrainer, config_class=GRPOConfig, hub_token="hf_secret", max_steps=1
-    )
-    trainer.save_model()  # writes training_args.bin
-    found = plain_arguments(tmp_path / "trl" / "training_args.bin")
-    assert found["num_generations"] == 4 and found["learning_rate"] == 0.01 and found["loss_type"] == "dapo"
-    assert not any("secret" in str(value) for value in found.values())
+def test_the_configuration_of_trls_own_run_is_what_its_files_say(tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "hub_token": "hf_secret"}
+    make_trainer(tmp_path / "trl", trainer_class=GRPOTrainer, config_class=GRPOConfig, **settings).train()
+    found = read_run(tmp_path / "trl", 100).configuration
+    assert found["settings"] | {"max_steps": 2, "logging_steps": 1, "save_steps": 2} == found["settings"]
+    assert found["run"]["model_type"] == "qwen3" and found["model"]["hidden_size"] == found["run"]["hidden_size"]
+    assert "secret" not in str(found)
 
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "was_run",))
 
-    torch.save(Evil(), tmp_path / "evil.bin")
-    assert plain_arguments(tmp_path / "evil.bin") == {} and not (tmp_path / "was_run").exists()
-    (tmp_path / "torn.bin").write_bytes(b"PK")
-    assert plain_arguments(tmp_path / "torn.bin") == {}
+def test_no_token_is_written_down(tmp_path):
+    make_trainer(tmp_path, max_steps=1, hub_token="hf_secret").train()
+    assert json.loads((tmp_path / RUN_FILE).read_text())["settings"]["max_steps"] == 1
+    assert "hf_secret" not in (tmp_path / RUN_FILE).read_text()
 
 
 def test_what_dynamic_sampling_threw_away_is_on_the_page(tmp_path):
