@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import pandas
 import torch
 import torch.distributed as dist
 
@@ -12,6 +13,7 @@ from helpers.noting import NotingTrainer, answer_reward, length_reward, prompt_n
 from helpers.resuming import StopAt
 from helpers.trainers import make_trainer
 from helpers.weights import weights_of
+from longact_trl.training.completion_tables import THROWN_AWAY, tables
 
 
 BACKEND, OUT = sys.argv[1], Path(sys.argv[2])
@@ -69,9 +71,28 @@ def check_a_group_on_both_ranks() -> None:
 
 
 def check_fallback() -> None:
-    trainer = run("fallback", per_device_train_batch_size=6, reward=[only_number_0, length_reward], max_resamples=2)
+    settings = {"max_resamples": 2, "log_completions": True, "num_completions_to_print": 0}
+    rewards = [only_number_0, length_reward]
+    trainer = run("fallback", per_device_train_batch_size=6, reward=rewards, **settings)
     left = [generation.check(4, max_resamples=2) for generation in trainer.generations]
     assert any(left)
+    if trainer.accelerator.is_main_process:
+        check_thrown_away(trainer)
+
+
+def check_thrown_away(trainer: NotingTrainer) -> None:
+    """Whole groups of both ranks, as many as are trained on at most."""
+    files = tables(OUT / "fallback", THROWN_AWAY)
+    assert files
+    for step, file in files.items():
+        table, sampled = pandas.read_parquet(file), trainer.generations[step - 1].sampled
+        assert len(table) in (4, 8, 12)
+        lengths = {len(prompt) for rows in sampled for prompt, _ in rows}
+        for _, group in table.groupby(table.index // 4):
+            numbers = {prompt_number(prompt) for prompt in group["prompt"]}
+            assert len(numbers) == 1 and numbers.pop() + 9 in lengths
+            if (group["reason"] == "answer_reward is 0 for all").all():
+                assert (group["answer_reward"] == 0).all()
 
 
 def check_resume() -> None:

@@ -3,13 +3,19 @@
 const PART_NAMES = {generate: "generation", reward: "rewards", score: "log-probs of rollouts", train: "forward and backward",
   optimizer: "optimizer", rest: "everything else"};
 
+function slowest(run) { // step of a run, in seconds: all runs have one scale
+  const totals = {};
+  for (const part of data.parts) for (const [step, seconds] of run.seconds[part]) totals[step] = (totals[step] ?? 0) + seconds;
+  return Object.values(totals).reduce((a, b) => Math.max(a, b), 0);
+}
+
 function breakdown(run) {
   const parts = data.parts.filter((part) => run.seconds[part].some(([, seconds]) => seconds > 0));
   if (!parts.length) return null;
   const steps = run.seconds[parts[0]].map(([step]) => step), [W, H, left, top, bottom] = [420, 150, 54, 10, 18];
   const value = (part, i) => run.seconds[part][i]?.[1] ?? 0;
   const totals = steps.map((_, i) => parts.reduce((sum, part) => sum + value(part, i), 0));
-  const most = totals.reduce((a, b) => Math.max(a, b)), first = steps[0], last = steps[steps.length - 1];
+  const most = data.runs.reduce((found, other) => Math.max(found, slowest(other)), 0), first = steps[0], last = steps[steps.length - 1];
   const x = (i) => left + (W - left - 6) * (last > first ? (steps[i] - first) / (last - first) : .5);
   const y = (seconds) => H - bottom - (H - top - bottom) * seconds / most;
   const [svg, draw] = drawing(W, H, `Seconds a step of ${run.name}, by part`);
