@@ -38,7 +38,7 @@ def test_an_unusable_gold_answer_is_left_to_its_verdict(write, tmp_path):
     console = Console(file=io.StringIO(), width=200)
     own = {"mixture": None, "dataset_name": write_jsonl(tmp_path / "rows.jsonl", rows)}
     assert check_run(write(**own), console=console) == 1
-    assert "could never earn the answer reward" in console.file.getvalue()
+    assert "4 of 4 rows are bad" in console.file.getvalue()
 
 
 @pytest.fixture
