@@ -257,9 +257,10 @@ def report(
     output: Annotated[str | None, typer.Option(help="Also write OUTPUT.md and OUTPUT.png.")] = None,
 ) -> None:
     """Print the paper's Tables 1-7 from results: intervals, the paper's figures, differences, significance."""
-    from .evaluation.report import report_results
-
     with usage_errors():
+        check_folders(results)
+        from .evaluation.report import report_results
+
         report_results(results, output)
 
 
@@ -276,9 +277,12 @@ def study(
     price_per_gpu_hour: Price = None,
 ) -> None:
     """Run arms × seeds of a recipe to their end, whatever stops them, and show what they show."""
-    from .study.command import run_study
+    from .study.study_file import read_study
 
     with usage_errors():
+        read_study(file, output)  # before heavy libraries are loaded
+        from .study.command import run_study
+
         run_study(file, output, devices, dry_run, sbatch, gpu_named(gpu), price_per_gpu_hour)
 
 
@@ -289,10 +293,18 @@ def page(
     max_rollouts: Annotated[int, typer.Option(help="Completions in the page at most.")] = 10_000,
 ) -> None:
     """Write one offline page: curves, rollouts and why they earned nothing, masks over time, settings."""
-    from .page.command import write_run_page
-
     with usage_errors():
+        check_folders(runs)
+        from .page.command import write_run_page
+
         write_run_page(runs, output, max_rollouts)
+
+
+def check_folders(folders: list[str]) -> None:
+    """Check that folders are there, before heavy libraries are loaded; raises `ValueError` for one that is not."""
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"There is no folder {folder!r} in {Path.cwd()}.")
 
 
 def default_output(command: str, model: str) -> Path:

@@ -26,6 +26,14 @@ CHOICES = {
     "shared_prefix": SHARED_PREFIX_CHOICES,
     "policy_loss": POLICY_LOSSES,
 }
+NUMBERS_FROM_ONE = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "generation_batch_size",
+    "num_iterations",
+    "max_completion_length",
+)
 
 
 def check_fields(args: Any) -> None:
@@ -41,6 +49,10 @@ def check_fields(args: Any) -> None:
     """
     if args.num_generations is not None and args.num_generations < 1:
         raise ValueError(f"`num_generations` must be a number of completions, got {args.num_generations}.")
+    for name in NUMBERS_FROM_ONE:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be a whole number from 1 on, got {value}.")
     for name, choices in CHOICES.items():
         _check_choice(name, getattr(args, name), choices)
     if STRATEGIES[args.strategy].masks:

@@ -35,7 +35,7 @@ CONTRACTS = [
     Contract("transformers.modeling_outputs.BaseModelOutput", "(last_hidden_state, hidden_states, attentions)", "prefixes are taken out of `last_hidden_state` before the head"),
     Contract("transformers.TrainingArguments", "sets .fsdp_plugin_args", "FSDP1 is refused before a model is loaded"),
     Contract("transformers.utils.find_adapter_config_file", "(model_id, …)", "whether what is evaluated is an adapter"),
-    Contract("transformers.utils.is_kernels_available", "(MIN_VERSION, MAX_VERSION)", "whether `longact check` may promise an attention of the Hub's kernels"),
+    Contract("transformers.utils.is_kernels_available", "(MIN_VERSION, …)", "whether `longact check` may promise an attention of the Hub's kernels"),
 ]  # fmt: skip
 
 
