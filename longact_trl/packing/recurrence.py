@@ -83,6 +83,7 @@ def packed_recurrence_in(*decoders: nn.Module) -> Iterator[None]:
     mixing |= {name: partial(_recur, recurrence) for name, recurrence in RECURRENCES.items()}
     usual = [(file, name, getattr(file, name)) for file in files for name in mixing if hasattr(file, name)]
     handles = [layer.register_forward_pre_hook(_say_who_calls, with_kwargs=True) for layer in layers]
+    handles += [layer.register_forward_hook(_check_calls, with_kwargs=True) for layer in layers]
     try:
         for file, name, function in usual:
             setattr(file, name, partial(mixing[name], function))
@@ -94,12 +95,30 @@ def packed_recurrence_in(*decoders: nn.Module) -> Iterator[None]:
             setattr(file, name, function)
 
 
-def _say_who_calls(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+class _Call(NamedTuple):
+    """One forward pass of a layer, and which of the functions it has called."""
+
+    layer: nn.Module
+    functions: set[str]
+
+
+def _say_who_calls(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
     """Both functions get the keyword arguments of their layer, the layout among them."""
-    return args, {**kwargs, "recurrent_layer": layer}
+    if "shared_prefix" not in kwargs:
+        return None
+    return args, {**kwargs, "recurrent_call": _Call(layer, set())}
 
 
-def _unfused(usual: Callable, *args, shared_prefix: PackedLayout | None = None, recurrent_layer=None, **kwargs):
+def _check_calls(layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    """A kernel in place of the whole layer, such as transformers takes from the Hub, would mix rows."""
+    if "shared_prefix" in kwargs and len(kwargs["recurrent_call"].functions) != 2:
+        raise ValueError(
+            f"{type(layer).__name__} mixes tokens by other functions than those of its file in transformers, and they "
+            "do not know where a prompt's completions begin. Write `shared_prefix: 'off'`."
+        )
+
+
+def _unfused(usual: Callable, *args, shared_prefix: PackedLayout | None = None, recurrent_call=None, **kwargs):
     return usual(*args, **kwargs) if shared_prefix is None else None
 
 
@@ -108,14 +127,15 @@ def _convolve(
     inputs: torch.Tensor,
     *args,
     shared_prefix: PackedLayout | None = None,
-    recurrent_layer: nn.Module | None = None,
+    recurrent_call: _Call | None = None,
     **kwargs,
 ) -> torch.Tensor:
     """A causal convolution (1, C, T) to (1, C, T): one call, over pieces that each begin with what came before."""
     if shared_prefix is None:
         return usual(inputs, *args, **kwargs)
-    layout, width = shared_prefix, recurrent_layer.conv1d.kernel_size[0] - 1
-    key, pieces, ends = (recurrent_layer, CONVOLUTION), [], []
+    layout, layer = shared_prefix, recurrent_call.layer
+    recurrent_call.functions.add(CONVOLUTION)
+    key, width, pieces, ends = (layer, CONVOLUTION), layer.conv1d.kernel_size[0] - 1, [], []
     for group in layout.groups:
         before = _state_before(group, key, inputs)
         if before is None:
@@ -135,12 +155,13 @@ def _recur(
     usual: Callable,
     *args,
     shared_prefix: PackedLayout | None = None,
-    recurrent_layer: nn.Module | None = None,
+    recurrent_call: _Call | None = None,
     **kwargs,
 ) -> Any:
     """A recurrence over packed tokens: a call for each prefix, and one for all segments, padded at their ends."""
     if shared_prefix is None:
         return usual(*args, **kwargs)
+    recurrent_call.functions.add(recurrence.initial)
     arguments = dict(enumerate(args)) | kwargs
 
     def over(rows: list[slice], state: torch.Tensor | None, wants_final: bool):
@@ -151,7 +172,7 @@ def _recur(
         result = usual(*(given[position] for position in range(len(args))), **named)
         return result if isinstance(result, tuple) else (result, None)
 
-    layout, key, outputs, ends, states = shared_prefix, (recurrent_layer, recurrence.initial), {}, [], {}
+    layout, key, outputs, ends, states = shared_prefix, (recurrent_call.layer, recurrence.initial), {}, [], {}
     for group in layout.groups:
         state = _state_before(group, key, arguments[0])
         if group.prefix.start < group.prefix.stop:

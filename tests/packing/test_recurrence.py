@@ -72,6 +72,18 @@ def test_training_reads_the_states_that_scoring_kept():
         assert_close(once(model, batch, prompt_length, 2, turns), expected)
 
 
+def test_a_kernel_in_place_of_a_whole_layer_is_found():
+    """As transformers takes one from the Hub for `use_kernels`: it sees one row of tokens."""
+    batch, prompt_length = make_batch(*GROUP)
+    model = with_head(tiny_model("qwen3_5_text"))
+    layer = model.base_model.layers[0].linear_attn
+    layer.forward = lambda hidden_states, **kwargs: hidden_states
+    with pytest.raises(
+        ValueError, match="Qwen3_5GatedDeltaNet mixes tokens by other functions.*`shared_prefix: 'off'`"
+    ):
+        once(model, batch, prompt_length, 8, turns_of(batch, prompt_length, 8))
+
+
 def test_functions_and_hooks_are_as_before():
     """Also where a policy and its reference have one file."""
     models = tiny_model("qwen3_5_text"), tiny_model("qwen3_5_text")
@@ -82,4 +94,6 @@ def test_functions_and_hooks_are_as_before():
         assert all(getattr(file, name) is not usual for name, usual in zip(names, before, strict=True))
         raise KeyError
     assert [getattr(file, name) for name in names] == before
-    assert not any(module._forward_pre_hooks for model in models for module in model.modules())
+    assert not any(
+        module._forward_pre_hooks or module._forward_hooks for model in models for module in model.modules()
+    )
