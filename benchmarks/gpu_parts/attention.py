@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from longact_trl.packing.attention import packed_attention
+from longact_trl.packing.blocks import Scores
 from longact_trl.packing.layout import PackedLayout, lay_out
 from longact_trl.packing.schedule import take_turns
 
@@ -27,8 +28,9 @@ def measure(bench: Bench) -> Iterator[dict]:
             yield cell | bench.attempt(lambda shape=(P, G, C), head=(H, K, D): compare(bench, *shape, *head))
 
 
-def compare(bench: Bench, P: int, G: int, C: int, H: int, K: int, D: int) -> dict:
+def compare(bench: Bench, P: int, G: int, C: int, H: int, K: int, D: int, scores: Scores | None = None) -> dict:
     """Distances of output and gradients: packed in bfloat16 and math in bfloat16."""
+    scores = scores or Scores(D**-0.5)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(99, (G, P + C), generator=generator)
     ids[:, :P] = ids[0, :P]
@@ -39,7 +41,7 @@ def compare(bench: Bench, P: int, G: int, C: int, H: int, K: int, D: int) -> dic
     shapes = [(1, heads, T, D) for heads in (H, K, K)]
     inputs = [torch.randn(shape, generator=generator).bfloat16().to(bench.device) for shape in shapes]
     grad = torch.randn(shapes[0], generator=generator).bfloat16().to(bench.device)
-    visible = visibility(layout)
+    visible = visibility(layout, scores.window)
 
     def run(attention, dtype: torch.dtype) -> list[torch.Tensor]:
         tensors = [x.to(dtype, copy=True).requires_grad_() for x in inputs]
@@ -49,19 +51,22 @@ def compare(bench: Bench, P: int, G: int, C: int, H: int, K: int, D: int) -> dic
 
     def formula(query, key, value):
         key, value = (x.repeat_interleave(H // K, dim=1) for x in (key, value))
-        scores = (query @ key.mT * D**-0.5).masked_fill(~visible, -torch.inf)
-        return scores.softmax(-1) @ value
+        scored = query @ key.mT * scores.scale
+        if scores.softcap is not None:
+            scored = (scored / scores.softcap).tanh() * scores.softcap
+        return scored.masked_fill(~visible, -torch.inf).softmax(-1) @ value
 
     exact = run(formula, torch.float32)
     found = {}
-    for name, attention in (("packed", lambda *x: packed_attention(*x, layout)), ("math", formula)):
+    for name, attention in (("packed", lambda *x: packed_attention(*x, layout, scores)), ("math", formula)):
         for what, ours, theirs in zip(("out", "dQ", "dK", "dV"), run(attention, torch.bfloat16), exact, strict=True):
             found[f"{name} {what}"] = float((ours - theirs).norm() / theirs.norm())
     return found
 
 
-def visibility(layout: PackedLayout) -> torch.Tensor:
-    """Which packed token (T, T) sees which: those of its prefix and of its own segment, up to its own column."""
+def visibility(layout: PackedLayout, window: int | None = None) -> torch.Tensor:
+    """Which packed token (T, T) sees which: those of its prefix and of its own segment, up to its own column, and
+    fewer than a window before it."""
     segment = torch.full_like(layout.rows, -1)  # of a prefix
     number, group_of = 0, torch.zeros_like(layout.rows)
     for index, group in enumerate(layout.groups):
@@ -70,5 +75,6 @@ def visibility(layout: PackedLayout) -> torch.Tensor:
             segment[part] = number
             number += 1
     same = (segment.unsqueeze(1) == segment) | (segment == -1)
-    causal = layout.columns.unsqueeze(1) >= layout.columns
+    distance = layout.columns.unsqueeze(1) - layout.columns
+    causal = (distance >= 0) & (distance < (window or len(distance) + 1))
     return same & causal & (group_of.unsqueeze(1) == group_of)

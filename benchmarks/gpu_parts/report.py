@@ -8,12 +8,13 @@ from pathlib import Path
 ROWS, JSON, MARKDOWN, PICTURE = "rows.jsonl", "gpu_report.json", "gpu_report.md", "gpu_report.png"
 PARTS = {  # seconds that each may take, its start included
     "attention": 30,
-    "parity": 65,
-    "prefix_grid": 110,
-    "memory_slope": 50,
-    "row_sparsity": 65,
-    "plan": 75,
-    "masks": 75,
+    "parity": 60,
+    "prefix_grid": 100,
+    "memory_slope": 45,
+    "row_sparsity": 55,
+    "plan": 65,
+    "masks": 65,
+    "windows": 45,
 }
 SKIPPED = {
     "vLLM": "never part of this script: `python benchmarks/overhead.py --vllm` measures with it",
