@@ -36,18 +36,20 @@ class Parser(TrlParser):
         """
         _, unknown = self.parse_known_args(list(argv))
         options = [part.partition("=")[0] for part in unknown if part.startswith("--")]
+        fields = {name for cls in self.dataclass_types for name in cls.__dataclass_fields__}
+        known = {*fields, "config", *other_options}
         if options:
             name = options[0][2:].replace("-", "_")
             if name == "config":
                 raise ValueError("`--config` is given twice. One file can name others as its `base`.")
-            fields = {name for cls in self.dataclass_types for name in cls.__dataclass_fields__}
-            known = {*fields, "config", *other_options}
             hint = did_you_mean(name, known, "Did you mean `--{}`?", "See `--help` for all there are.")
             raise ValueError(f"There is no option `{options[0]}`. {hint}")
         if unknown and unknown[0].endswith((".yaml", ".yml")):
             raise ValueError(f"{unknown[0]!r} stands alone. Write `--config {unknown[0]}`.")
         if unknown:
-            raise ValueError(f"{unknown[0]!r} belongs to no option: write `--name value` for each.")
+            dashed = unknown[0].partition("=")[0].strip("-–—").replace("-", "_") if unknown[0][0] in "-–—" else ""
+            hint = did_you_mean(dashed, known, " Did you mean `--{}`?")
+            raise ValueError(f"{unknown[0]!r} belongs to no option: write `--name value` for each.{hint}")
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found, in the words of this package."""

@@ -30,6 +30,8 @@ CASES = {
     "option": (GRPO, [*CONFIG, "--sparsity_ration", "0.2"], "`--sparsity_ration`. Did you mean `--sparsity_ratio`"),
     "option of TRL": (GRPO, [*CONFIG, "--num_generation=8"], "`--num_generation`. Did you mean `--num_generations`"),
     "option with hyphens": (GRPO, [*CONFIG, "--learning-rat", "1"], "Did you mean `--learning_rate`"),
+    "option with one hyphen": (GRPO, [*CONFIG, "-learning_rate", "1"], "Did you mean `--learning_rate`"),
+    "option with a dash": (GRPO, [*CONFIG, "—learning-rate", "1"], "Did you mean `--learning_rate`"),
     "no such option": (GRPO, [*CONFIG, "--zzz", "1"], "no option `--zzz`. See `--help`"),
     "config": (GRPO, ["--config", "qwen3_8.yaml"], "no config .*Did you mean qwen3_8b.yaml"),
     "config without its option": (GRPO, ["qwen3_8b.yaml"], "Write `--config qwen3_8b.yaml`"),
