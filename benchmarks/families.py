@@ -24,20 +24,22 @@ import datasets
 import torch
 import transformers
 from datasets import Dataset
-from family_checks import check_heads, check_magnitudes, check_masks, check_rows, shared_prefix_error
-from tiny_families import FAMILIES, tiny_model
+from family_checks import WAYS, check_heads, check_magnitudes, check_masks, check_rows, shared_prefix_error
+from tiny_families import FAMILIES, tiny_config, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from longact_trl import LongActConfig, LongActTrainer
 from longact_trl.method.gradients import row_parameters
-from longact_trl.method.projections import find_projections, row_dim
+from longact_trl.method.projections import find_projections, modules_in_words, row_dim
+from longact_trl.models.reading import skeleton_of
 from longact_trl.packing.obstacles import obstacle
 
 
 RESULTS = Path(__file__).parent.parent / "docs" / "models.tsv"
-COLUMNS = ("family", "rows", "magnitudes", "masks", "shared prefix", "step", "TRL's step")
+WITHIN, ACROSS = "shared within micro-batches", "shared across micro-batches"
+COLUMNS = ("family", "projections", "rows", "magnitudes", "masks", WITHIN, ACROSS, "step", "TRL's step")
 SECONDS = 240
 WORDS = ["<pad>", "<|im_start|>", "<|im_end|>", "user", "assistant"] + [f"w{i}" for i in range(55)]
 TEMPLATE = (
@@ -56,30 +58,37 @@ def examine(family: str) -> dict[str, str]:
         except Exception as error:
             found[column] = f"{type(error).__name__}: {error}".splitlines()[0].replace("\t", " ")[:300]
 
-    def projections():
-        find_projections(tiny_model(family))
-
-    note("rows", projections)
-    if found["rows"] == "ok":
+    note("projections", lambda: projections(family))
+    if found["projections"].startswith("Q in "):
         note("rows", lambda: (check_rows(tiny_model(family)), check_heads(tiny_model(family))) and None)
         note("magnitudes", lambda: check_magnitudes(tiny_model(family)))
         note("masks", lambda: [check_masks(tiny_model(family), choice) for choice in ("off", "on")] and None)
-        note("shared prefix", lambda: share(family))
+        note(WITHIN, lambda: share(family, WAYS[:1]))
+        note(ACROSS, lambda: share(family, WAYS[1:]))
     note("step", lambda: step(family))
     if found["step"] != "ok":
         note("TRL's step", lambda: step(family, GRPOTrainer, GRPOConfig))
     return found
 
 
-def share(family: str) -> str | None:
-    """Whether packed rows equal plain ones; "-" where they are not packed."""
-    model = tiny_model(family)
-    if obstacle(model.config, settings(LongActConfig)):
+def projections(family: str) -> str:
+    """Which modules hold the rows of Q and K, from the configuration alone."""
+    return modules_in_words(find_projections(skeleton_of(tiny_config(family))))
+
+
+def is_shared(family: str) -> bool:
+    """Whether prompts are shared, from the configuration alone."""
+    return obstacle(tiny_config(family), settings(LongActConfig)) is None
+
+
+def share(family: str, ways=WAYS) -> str | None:
+    """Whether rows that are packed in these ways equal plain ones; "-" where they are not packed."""
+    if not is_shared(family):
         return "-"
-    error = shared_prefix_error(model, tiny_model(family))
+    error = shared_prefix_error(tiny_model(family), tiny_model(family), ways)
     if error > 1e-4:  # rounding, or a difference?
         torch.set_default_dtype(torch.float64)
-        error = shared_prefix_error(tiny_model(family).double(), tiny_model(family).double())
+        error = shared_prefix_error(tiny_model(family).double(), tiny_model(family).double(), ways)
         torch.set_default_dtype(torch.float32)
     return None if error <= 1e-4 else f"differs by {error:.0e}"
 

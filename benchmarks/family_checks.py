@@ -5,7 +5,7 @@ Shapes: B rows, S tokens, H heads, D channels per head.
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
@@ -217,14 +217,20 @@ PROMPTS, ROWS = [12, 25, 40], [(0, 3), (2, 20), (1, 7), (0, 7), (2, 11), (1, 1),
 """Lengths of prompts, and of each row its prompt and the length of its completion."""
 
 
-def shared_prefix_error(model: nn.Module, plain: nn.Module) -> float:
+WAYS = ((len(ROWS), None), (2, None), (3, 10))
+"""Rows of a micro-batch, and tokens of a chunk."""
+
+
+def shared_prefix_error(model: nn.Module, plain: nn.Module, ways: Sequence[tuple[int, int | None]] = WAYS) -> float:
     """
-    Largest relative difference between the log-probs, entropies and gradients of packed rows and of plain ones: in
-    one micro-batch, and unless experts' scores have to be in it, in several, whole and in chunks.
+    Largest relative difference between the log-probs, entropies and gradients of packed rows and of plain ones.
+    Where all rows are in one micro-batch there is a load-balancing loss, too, in models that have it.
 
     Args:
         model, plain (`nn.Module`):
             Two copies of a model.
+        ways (`Sequence[tuple[int, int | None]]`, *optional*):
+            Rows of a micro-batch, and tokens of a chunk.
 
     Returns:
         `float`: Of norms; gradients count against a ten-thousandth of the largest one at least.
@@ -241,26 +247,24 @@ def shared_prefix_error(model: nn.Module, plain: nn.Module) -> float:
     labels = ids.masked_fill(mask == 0, -100)
     labels[:, :width] = -100
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    others = {"fused_lm_head": True}
     text = model.config.get_text_config()
-    if hasattr(text, "output_router_logits") and hasattr(text, "num_experts"):
-        others["output_router_logits"] = True  # as TRL does for a load-balancing loss
+    balanced = hasattr(text, "output_router_logits") and hasattr(text, "num_experts")
     for each in (model, plain):
         add_fused_lm_head(each.train(), temperature=0.8, outputs=("log_probs", "entropy"))
-    with exact_recurrences_in(model):
-        expected, errors = _outputs(plain, plain, batch, others, len(ROWS)), []
-        size = max(value.norm() for value in expected.values())
-        for rows, chunk in [(len(ROWS), None)] if len(others) > 1 else WAYS:
-            turns = take_turns(ids[:, :width], mask[:, :width], [len(x) for x in ids.split(rows)], True, chunk)
+    errors = []
+    for rows, chunk in ways:
+        others = {"fused_lm_head": True}
+        if balanced and rows == len(ids):
+            others["output_router_logits"] = True  # as TRL does for a load-balancing loss
+        turns = take_turns(ids[:, :width], mask[:, :width], [len(x) for x in ids.split(rows)], True, chunk)
+        with exact_recurrences_in(model):
+            expected = _outputs(plain, plain, batch, others, len(ids))
             with packed_attention_in(model):
                 found = _outputs(model, partial(forward_once, model, width), batch, others, rows, turns)
-            assert found.keys() == expected.keys()
-            errors += [float((found[n] - e).norm() / e.norm().clamp(min=1e-4 * size)) for n, e in expected.items()]
+        assert found.keys() == expected.keys()
+        size = max(value.norm() for value in expected.values())
+        errors += [float((found[n] - e).norm() / e.norm().clamp(min=1e-4 * size)) for n, e in expected.items()]
     return max(errors)
-
-
-WAYS = [(len(ROWS), None), (2, None), (3, 10)]
-"""Rows of a micro-batch, and tokens of a chunk."""
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 NOT_TRAINED = ("TRL's load-balancing loss", "TRL computes log-probs")
 REFUSED = ("LongAct needs the", "has no attention layer")
+WITHIN, ACROSS = "shared within micro-batches", "shared across micro-batches"
+COLUMNS = ("family", "projections", "rows", "magnitudes", "masks", WITHIN, ACROSS, "step")
 
 # ruff: noqa: E501 (tables)
 HEAD = """# Models
@@ -23,8 +25,11 @@ family of transformers as a tiny random model. `@` names a variant.
 
 - **rows, magnitudes, masks**: the rows taken for Q's and K's heads are theirs and all of theirs; Eq. 2 and masked
   gradients equal brute force, with and without row-sparse gradients.
-- **shared prefix**: log-probs, entropies and gradients of packed rows equal plain ones; `-` where prompts are forwarded
-  again. `longact check` says why, and `shared_prefix: "on"` raises it.
+- **projections**: the modules that hold the rows of Q and K, as `longact check` says of your model.
+- **shared within, across** (micro-batches): log-probs, entropies and gradients of rows that are packed behind one pass
+  of their prompt equal plain ones, in one micro-batch or in several, whole and in chunks; `-` where prompts are
+  forwarded again. A load-balancing loss is shared within micro-batches: `router_aux_loss_coef: 0` shares across.
+  `longact check` says why, and `shared_prefix: "on"` raises it.
 - **step**: a step of `LongActTrainer` leaves unselected rows their bits and moves others.
 
 ## What Eq. 2 means where a head is not one row of rows
@@ -55,12 +60,13 @@ def page() -> str:
         f"Of {len(rows)} families and variants TRL's GRPOTrainer trains {len(by_trl)} as they are; of those, "
         f"{len(works)} take a step that is right, {len(refused)} are refused with a reason."
     )
-    lines = ["| family | rows | magnitudes | masks | shared prefix | step |", "|---|---|---|---|---|---|"]
+    lines = ["| family | projections | rows | magnitudes | masks | shared within | across | step |", "|---" * 8 + "|"]
     for row in rows:
-        cells = [row["family"], *(row[c] for c in ("rows", "magnitudes", "masks", "shared prefix", "step"))]
+        cells = [row[column] for column in COLUMNS]
         if any(text in row["step"] for text in (*REFUSED, *NOT_TRAINED)):
-            cells[-1] = "refused: " + row["step"].partition(": ")[2].replace("|", "\\|")
-            cells[1] = "-" if cells[1] != "ok" else "ok"
+            cells[-1] = "refused: " + row["step"].partition(": ")[2]
+        if any(text in row["projections"] for text in REFUSED):
+            cells[1] = "-"
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return HEAD.format(counts=counts) + "\n".join(lines) + "\n"
 

@@ -3,12 +3,14 @@
 from importlib.util import find_spec
 from math import gcd
 
+from transformers import PretrainedConfig
 from transformers.utils import is_kernels_available
 from trl import get_peft_config
 
+from ..method.projections import find_projections, modules_in_words
 from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
-from ..models.reading import window_of, yarn_reach
+from ..models.reading import model_class_of, skeleton_of, window_of, yarn_reach
 from ..packing.obstacles import check_shared_prefix, obstacle, shares_prefixes
 from ..training.preflight import check_model_config, check_rope
 from .subject import Subject
@@ -56,11 +58,17 @@ def model(subject: Subject) -> str:
         return f"{type(config).__name__.removesuffix('Config')}{note}"
     args, quantised = subject.args, subject.model_args.load_in_4bit or subject.model_args.load_in_8bit
     check_model_config(config, args, get_peft_config(subject.model_args), quantised)
+    if model_class_of(config) is None:
+        raise CannotCheck(
+            f"{type(config).__name__} is custom code: whether its projections are understood, and whether λ selects "
+            f"channels of each, is known only once the model is loaded{note}"
+        )
     try:
         shape = subject.shape
     except CannotCheck as reason:
         return Caution(
-            f"λ selects channels of every projection{note}; how large the model is could not be read: {reason}"
+            f"λ selects channels of every projection: {_projections(config)}{note}; how large the model is could not "
+            f"be read: {reason}"
         )
     size = _count(shape.parameters)
     if shape.trainable < shape.parameters:
@@ -71,8 +79,17 @@ def model(subject: Subject) -> str:
     k = num_selected(args.sparsity_ratio, dim)
     return (
         f"{size}; floor(λ·D) = floor({args.sparsity_ratio}·{dim}) = {k} channels ({k / dim:.1%}) of each of "
-        f"{shape.heads} query and {shape.key // dim} key heads in {shape.layers} layers{note}"
+        f"{shape.heads} query and {shape.key // dim} key heads; {_projections(config)}{note}"
     )
+
+
+def _projections(config: PretrainedConfig) -> str:
+    """The modules of W_Q and W_K, and in how many layers they are."""
+    found = find_projections(skeleton_of(config))
+    attentions = {p.name.rpartition(".")[0] for p in found}
+    layers = getattr(config.get_text_config(), "num_hidden_layers", len(attentions))
+    of = f" of {layers}" if len(attentions) < layers else ""
+    return f"{modules_in_words(found)}, in {len(attentions)}{of} layers"
 
 
 def _count(parameters: int) -> str:

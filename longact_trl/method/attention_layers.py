@@ -7,6 +7,8 @@ from torch import nn
 
 NOT_SOFTMAX = ("Delta", "Lightning")
 """Words in the names of recurrent layers that are called attention where the config has no `layer_types`."""
+CROSS = ("cross", "encoder_attn", "encoder_decoder")
+"""What modules that attend to an encoder are called in a model's paths."""
 
 
 def attention_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -28,7 +30,7 @@ def attention_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if module not in wanted or not _is_attention(module):
             continue
         path, index = name.lower(), getattr(module, "layer_idx", None)
-        if "cross" in path or "encoder_attn" in path or "Cross" in type(module).__name__:
+        if any(word in path for word in CROSS) or "Cross" in type(module).__name__:
             continue
         kind = layer_types[index] if isinstance(index, int) and index < len(layer_types) else ""
         if "linear" in kind or any(word in type(module).__name__ for word in NOT_SOFTMAX):
@@ -54,13 +56,15 @@ def text_decoder(model: nn.Module) -> nn.Module:
     if not hasattr(model, "get_decoder"):
         return model
     decoder = model.get_decoder()
-    return decoder if hasattr(decoder, "get_decoder") else model.base_model  # `decoder` of ModernBERT is its head
+    if not hasattr(decoder, "get_decoder"):
+        return model.base_model  # `decoder` of ModernBERT is its head
+    return decoder if decoder is model else text_decoder(decoder)  # Florence's has an encoder beside its own
 
 
 def _modules_of_others(decoder: nn.Module) -> set[nn.Module]:
-    """Modules of models inside a decoder that read something else than tokens: images, sound."""
-    models = (m for m in decoder.modules() if hasattr(m, "get_decoder") and m is not decoder)
-    others = (m for m in models if any(word in type(m.config).__name__ for word in ("Vision", "Audio")))
+    """Modules inside a decoder that read something else than tokens: images, sound."""
+    parts = (m for m in decoder.modules() if hasattr(m, "config") and m is not decoder)
+    others = (m for m in parts if any(word in type(m.config).__name__ for word in ("Vision", "Audio")))
     return {module for m in others for module in m.modules()}
 
 

@@ -39,6 +39,9 @@ SEPARATE = (
 OUTPUTS = ("o_proj", "out_proj", "dense", "Wo", "c_proj", "attention_out", "out_lin")
 """Names of the module that reads the heads. Its columns tell how many heads there are."""
 
+HEAD_DIMS = ("head_dim", "attention_head_size", "head_size", "dim_head", "key_value_proj_dim")
+"""What an attention calls the channels of a head."""
+
 FUSED = {
     "qkv_proj": blocks,  # Phi-3, Phi-4
     "Wqkv": blocks,  # MPT, DBRX

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from .attention_layers import attention_layers
-from .attention_table import FUSED, GATED, NO_QUERIES, OUTPUTS, SEPARATE
+from .attention_table import FUSED, GATED, HEAD_DIMS, NO_QUERIES, OUTPUTS, SEPARATE
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,23 @@ def find_projections(model: nn.Module, kinds: Sequence[str] = ("q", "k")) -> lis
             "mask. Train it with GRPOTrainer."
         )
     return list(found.values())
+
+
+def modules_in_words(projections: Sequence[Projection]) -> str:
+    """
+    Where the rows of each kind are, in words.
+
+    Args:
+        projections (`Sequence[Projection]`):
+            Of one model.
+
+    Returns:
+        `str`: Such as `"Q in q_b_proj, K in kv_b_proj and kv_a_proj_with_mqa"`.
+    """
+    modules: dict[str, dict[str, None]] = {}
+    for p in projections:
+        modules.setdefault(p.kind, {})[p.name.rpartition(".")[2].partition(":")[0]] = None
+    return ", ".join(f"{kind.upper()} in {' and '.join(names)}" for kind, names in modules.items())
 
 
 def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
@@ -231,10 +248,15 @@ def _output(children: Mapping[str, nn.Module]) -> nn.Module | None:
 
 
 def _head_dim(attention: nn.Module) -> int:
-    for name in ("head_dim", "attention_head_size", "head_size", "dim_head"):
+    for name in HEAD_DIMS:
         if hasattr(attention, name):
             return getattr(attention, name)
-    return attention.split_size // attention.n_head  # GPT
+    if hasattr(attention, "split_size"):
+        return attention.split_size // attention.n_head  # GPT
+    raise ValueError(
+        f"LongAct needs to know how many channels a head has, and {type(attention).__name__} has none of "
+        f"{', '.join(HEAD_DIMS)}. CONTRIBUTING.md says how a family is added."
+    )
 
 
 def _wrong_rows(name: str, module: nn.Module | None, head_dim: int) -> ValueError:

@@ -147,11 +147,23 @@ def skeleton_of(config: "PretrainedConfig") -> nn.Module:
     Raises:
         `ValueError`: If it is none that transformers itself can build.
     """
+    model_class = _known_class_of(config)
+    from transformers.modeling_utils import set_zero3_state
+
+    try:
+        # ZeRO-3 would allocate: in `from_config`, by which composite models make their parts, unless it is told that
+        # this is done already.
+        with set_zero3_state(), torch.device("meta"):
+            return model_class(config)
+    except ImportError as error:  # a vision tower of timm's
+        raise ValueError(f"{model_class.__name__} cannot be built here: {' '.join(str(error).split())}") from error
+
+
+def _known_class_of(config: "PretrainedConfig") -> "type[PreTrainedModel]":
     model_class = model_class_of(config)
     if model_class is None:
         raise ValueError(f"A {config.model_type!r} is none of which transformers has a causal language model.")
-    with torch.device("meta"):  # not `from_config`, which ZeRO-3 makes allocate
-        return model_class(config)
+    return model_class
 
 
 def load_skeleton(model: str) -> nn.Module:
@@ -191,12 +203,12 @@ def load_model(model: str) -> "PreTrainedModel":
     Raises:
         `ValueError`: If there is no such model.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
     options = {"dtype": "auto", "device_map": "auto" if on_gpu else None, "trust_remote_code": False}
+    model_class = _known_class_of(load_config(model))  # a composite one whole, so that names are its files'
     with naming(model):
-        loaded = AutoModelForCausalLM.from_pretrained(model, **options)
+        loaded = model_class.from_pretrained(model, **options)
     return (loaded if on_gpu else loaded.float()).eval()

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from .naming import naming
 
@@ -38,6 +41,30 @@ class WeightFiles:
                 f"{self.name} holds neither {SINGLE} nor {INDEX}. Name the folder that `save_pretrained` wrote: for a "
                 "training run its `output_dir` or one of its checkpoint-N folders."
             )
+
+    def names_of(self, model: nn.Module) -> dict[str, str]:
+        """
+        What a model's parameters are called in these files, which need not be what the model calls them.
+
+        Args:
+            model (`PreTrainedModel`):
+                The model, also without weights.
+
+        Returns:
+            `dict[str, str]`: Name of a parameter to that of its tensor. Parameters that transformers puts together
+            of several tensors, or makes of a part of one, are not there.
+        """
+        mapping = get_model_conversion_mapping(model)
+        renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+        converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+        parameters, found = model.state_dict(), {}
+        for tensor in self._file_of:
+            name, converted = rename_source_key(tensor, renamings, converters, model.base_model_prefix, parameters)
+            if name not in parameters and tensor in parameters:
+                name, converted = tensor, None
+            if name in parameters and converted is None:
+                found[name] = tensor
+        return found
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._file_of

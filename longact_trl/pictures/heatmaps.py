@@ -4,10 +4,11 @@ Shapes: H heads, D channels per head (head_dim).
 """
 
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from .axes import plain_log_labels
 
@@ -26,7 +27,8 @@ DPI = 120
 # Values below this quantile take the darkest colour: a channel that is nearly dead would stretch the scale for all.
 LOWEST_QUANTILE = 0.03
 DOT_SHARE = 0.35  # diameter of a dot, of a cell's width
-KINDS = {"q": "Q", "k": "K", "v": "V"}
+KINDS = {"q": "Q", "k": "K", "k_shared": "K, shared head", "v": "V"}
+"""What is drawn side by side. In a latent attention the rotated head of K, which all heads share, is by itself."""
 
 
 def draw_heatmaps(magnitudes: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor]) -> "Figure":
@@ -69,6 +71,9 @@ def fill_heatmaps(
     axes = figure.subplots(len(layers), len(kinds), squeeze=False)
     for row, (layer, named) in enumerate(layers.items()):
         for column, kind in enumerate(kinds):
+            if kind not in named:  # the layer has another layer's K, or rows that make V too
+                axes[row, column].set_axis_off()
+                continue
             name = named[kind]
             _draw_panel(axes[row, column], magnitudes[name], masks.get(name), norm)
             axes[row, column].set_title(f"Layer {layer} · {KINDS[kind]}", fontsize=10, loc="left")
@@ -112,15 +117,36 @@ def shown_layers(magnitudes: Mapping[str, torch.Tensor]) -> dict[str, dict[str, 
 
 
 def layer_of(name: str) -> str:
-    """Number of the layer in a projection's name: `"7"` of `"model.layers.7.self_attn.q_proj"`."""
+    """
+    Number of the layer in a projection's name: `"7"` of `"model.layers.7.self_attn.q_proj"`; `"7.1"` where a layer has
+    several attentions (LongCat), `"H7"` where a model has several stacks (HRM).
+    """
     *path, _ = name.split(".")
-    return next((part for part in reversed(path) if part.isdigit()), ".".join(path))
+    stack = "".join(part.removesuffix("_module") for part in path if part.endswith("_module"))
+    return stack + ".".join(part for part in path if part.isdigit()) or ".".join(path)
 
 
 def kind_of(name: str) -> str:
-    """`"q"`, `"k"` or `"v"` of a projection's name: `"….qkv_proj:k"`, `"….k_proj"`."""
+    """One of `KINDS` by a projection's name: `"….qkv_proj:k"`, `"….k_proj"`, `"….kv_a_proj_with_mqa:k"`."""
     projection = name.rpartition(".")[2]
+    if projection == "kv_a_proj_with_mqa:k":
+        return "k_shared"
     return projection.partition(":")[2] or projection[0]
+
+
+def padded_rows(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """
+    Matrices of different widths below each other.
+
+    Args:
+        values (`Sequence[torch.Tensor]`):
+            Of shapes (R, C).
+
+    Returns:
+        `torch.FloatTensor` of shape (sum of R, largest C): NaN, which is not drawn, beside the narrower ones.
+    """
+    width = max(value.shape[1] for value in values)
+    return torch.cat([nn.functional.pad(v.float(), (0, width - v.shape[1]), value=float("nan")) for v in values])
 
 
 def shared_norm(magnitudes: list[torch.Tensor]) -> "Normalize":

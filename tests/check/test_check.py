@@ -41,7 +41,7 @@ def test_a_good_configuration_passes_every_check(write):
     assert len(verdicts) == 18
     assert verdicts["batch"][1].endswith("16 sequences a step; a generation of 2 prompts × 8 completions lasts 1 step")
     assert (
-        "floor(0.3·32) = 9 channels (28.1%) of each of 8 query and 4 key heads in 2 layers"
+        "floor(0.3·32) = 9 channels (28.1%) of each of 8 query and 4 key heads; Q in q_proj, K in k_proj, in 2 layers"
         in (verdicts["model and λ"][1])
     )
 

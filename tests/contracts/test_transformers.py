@@ -34,6 +34,11 @@ CONTRACTS = [
     Contract("transformers.PretrainedConfig", "has ._attn_implementation .get_text_config", "which attention a model runs with; the text part of a composite model"),
     Contract("transformers.modeling_outputs.BaseModelOutput", "(last_hidden_state, hidden_states, attentions)", "prefixes are taken out of `last_hidden_state` before the head"),
     Contract("transformers.TrainingArguments", "sets .fsdp_plugin_args", "FSDP1 is refused before a model is loaded"),
+    Contract("transformers.conversion_mapping.get_model_conversion_mapping", "(model, …)", "what weights are called in a checkpoint's files, for `longact drift`"),
+    Contract("transformers.core_model_loading.rename_source_key", "(source_key, weight_renamings, weight_converters, …)", "the same"),
+    Contract("transformers.modeling_utils.set_zero3_state", "()", "parts of a composite model are built without weights under ZeRO-3, too"),
+    Contract("transformers.core_model_loading.WeightRenaming", "(source_patterns, target_patterns)", "the same"),
+    Contract("transformers.core_model_loading.WeightConverter", "(source_patterns, target_patterns, operations, …)", "weights that files hold together with others"),
     Contract("transformers.utils.find_adapter_config_file", "(model_id, …)", "whether what is evaluated is an adapter"),
     Contract("transformers.utils.is_kernels_available", "(MIN_VERSION, …)", "whether `longact check` may promise an attention of the Hub's kernels"),
 ]  # fmt: skip

@@ -4,9 +4,12 @@
 """
 
 import pytest
+from torch import nn
+from transformers import CONFIG_MAPPING
 
 from helpers.families import check_heads, check_magnitudes, check_masks, check_rows, tiny_model
 from longact_trl.method.projections import find_projections
+from longact_trl.models.reading import skeleton_of
 
 
 KINDS = [
@@ -58,6 +61,29 @@ def test_what_is_not_masked():
     assert "model.layers.0.self_attn.k_proj" in names and "model.layers.1.self_attn.k_proj" not in names
     assert all("language_model" in p.name for p in find_projections(tiny_model("internvl")))
     assert not any("encoder_attn" in p.name for p in find_projections(tiny_model("bart")))
+
+
+@pytest.mark.parametrize(
+    "model_type, decoder",
+    [
+        ("florence2", "model.language_model.decoder.layers"),  # its text model has an encoder, too
+        ("idefics", "model.layers"),  # a vision tower within the decoder
+        ("pix2struct", "decoder.layer"),  # other names, cross-attention
+    ],
+)
+def test_whose_attention_counts(model_type, decoder):
+    names = {p.name for p in find_projections(skeleton_of(CONFIG_MAPPING[model_type]()))}
+    assert all(name.startswith(decoder) and "encoder_decoder" not in name for name in names), names
+
+
+def test_heads_of_unknown_size_say_so():
+    class UnknownAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(8, 8) for _ in range(4))
+
+    with pytest.raises(ValueError, match="how many channels a head has, and UnknownAttention has none of head_dim"):
+        find_projections(nn.ModuleList([UnknownAttention()]))
 
 
 def test_one_block_in_several_layers_has_one_mask():

@@ -8,11 +8,15 @@ from helpers.families import tiny_model
 from helpers.models import make_tokenizer
 from helpers.trainers import make_args, make_prompts, spread_reward
 from longact_trl import LongActTrainer
-from longact_trl.method.projections import row_dim
-from longact_trl.models.reading import model_class_of
+from longact_trl.analysis.drift.row_drift import measure_drift
+from longact_trl.method.projections import find_projections, row_dim
+from longact_trl.models.reading import load_model, model_class_of
 
 
-@pytest.mark.parametrize("family", ["qwen3_5", "gemma4", "gpt_oss", "deepseek_v3"])
+FAMILIES = ["qwen3_5", "qwen3_next", "qwen3_moe", "gpt_oss", "gemma3", "gemma4", "deepseek_v3"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_is_trained_saved_and_loaded_by_plain_transformers(family, tmp_path):
     tiny_model(family).save_pretrained(tmp_path / "base")
     make_tokenizer().save_pretrained(tmp_path / "base")
@@ -33,6 +37,12 @@ def test_a_folder_is_trained_saved_and_loaded_by_plain_transformers(family, tmp_
         moved = (old != new).t() if row_dim(p.module) else old != new
         ever = trainer.mask_refresh.ever_selected[p.name]
         assert not moved[p.rows].any(1)[~ever].any() and moved[p.rows].any(), p.name
+    names = [p.name for p in trainer.mask_refresh.projections]
+    assert [p.name for p in find_projections(load_model(str(tmp_path / "base")))] == names
+    drift = measure_drift(tmp_path / "base", tmp_path / "trained")
+    assert list(drift) == names
+    for name, rows in drift.items():
+        assert rows.changed.any() and not (rows.changed.flatten() & ~trainer.mask_refresh.ever_selected[name]).any()
     frozen = {name: value for name, value in before.named_parameters() if "vision" in name or "visual" in name}
     assert all(torch.equal(value, after.get_parameter(name)) for name, value in frozen.items())
 

@@ -17,7 +17,7 @@ from ...method.projections import find_projections
 from ...method.sparsity import check_sparsity_ratio
 from ...models.reading import load_model, load_skeleton, window_of
 from ...models.weight_files import WeightFiles
-from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of
+from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of, padded_rows
 from ..inspect.inspection import inspect_model
 from ..texts import read_texts
 from .row_drift import BF16_TOLERANCE, Drift, find_masks, measure_drift, summarise
@@ -135,24 +135,30 @@ def drift_table(summary: dict) -> Table:
     has_massive = any("changed_in_massive" in entry for entry in entries)
     table = Table(title="What training moved", title_justify="left")
     table.add_column("layer", justify="right")
-    for kind in ("Q", "K"):
-        table.add_column(f"{kind} rows", justify="right")
-        table.add_column(f"‖Δ{kind}‖/‖{kind}‖", justify="right")
+    kinds = [kind for kind in KINDS if any(kind_of(name) == kind for name in summary["projections"])]
+    for kind in kinds:
+        label = KINDS[kind].partition(",")
+        table.add_column(f"{KINDS[kind]} rows", justify="right")
+        table.add_column(f"‖Δ{label[0]}‖/‖{label[0]}‖{label[1]}{label[2]}", justify="right")
         if has_massive:
-            table.add_column(f"Δ{kind}² in massive", justify="right")
+            table.add_column(f"Δ{label[0]}² in massive{label[1]}{label[2]}", justify="right")
     if has_masks:
         table.add_column("outside masks", justify="right")
-    layers: dict[str, list[dict]] = {}
-    for entry in entries:
-        layers.setdefault(entry["layer"], []).append(entry)
+    layers: dict[str, dict[str, dict]] = {}
+    for name, entry in summary["projections"].items():
+        layers.setdefault(entry["layer"], {})[kind_of(name)] = entry
     for layer, by_kind in layers.items():
         cells = []
-        for entry in by_kind:
+        for kind in kinds:
+            if kind not in by_kind:
+                cells += [""] * (3 if has_massive else 2)
+                continue
+            entry = by_kind[kind]
             cells += [f"{entry['changed'] / entry['rows']:.0%}", f"{entry['relative_update']:.1e}"]
             if has_massive:
                 cells.append(f"{entry['update_energy_in_massive']:.0%}" if entry["changed"] else "")
         if has_masks:
-            cells.append(str(sum(entry["outside_masks"] for entry in by_kind)))
+            cells.append(str(sum(entry["outside_masks"] for entry in by_kind.values())))
         table.add_row(layer, *cells)
     return table
 
@@ -207,22 +213,23 @@ def draw_drift(summary: dict, drift: Mapping[str, Drift]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    by_kind = {kind: [name for name in drift if kind_of(name) == kind] for kind in "qk"}
-    num_layers = len(by_kind["q"])
-    heads = [len(drift[by_kind[kind][0]].changed) for kind in "qk"]
+    by_kind = {kind: [name for name in drift if kind_of(name) == kind] for kind in KINDS}
+    by_kind = {kind: names for kind, names in by_kind.items() if names}
+    num_layers = max(map(len, by_kind.values()))
+    heads = [max(len(drift[name].changed) for name in names) for names in by_kind.values()]
     figure = Figure((12, 2 * (1.2 + max(1.0, min(0.16 * num_layers, 5.0))) + 0.5), dpi=100, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
     title = f"{Path(summary['trained']).name} against {Path(summary['base']).name}: what training moved"
     figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
-    axes = figure.subplots(2, 2, width_ratios=[max(h, 4) for h in heads])
+    axes = figure.subplots(2, len(by_kind), width_ratios=[max(h, 4) for h in heads], squeeze=False)
     rows = {
         "rows that changed": (lambda d: d.changed.float().mean(1), "{x:.0%}", (0, 1)),
         "size of the change, ‖ΔW‖ / ‖W‖": (lambda d: d.relative_update(), "{x:.1e}", (0, None)),
     }
     for axis_row, (label, (value, form, (low, high))) in zip(axes, rows.items(), strict=True):
-        shown = [torch.stack([value(drift[name]) for name in by_kind[kind]]) for kind in "qk"]
-        high = high or max(values.max().item() for values in shown) or 1.0
-        for axis, kind, values in zip(axis_row, "qk", shown, strict=True):
+        shown = [padded_rows([value(drift[name])[None] for name in names]) for names in by_kind.values()]
+        high = high or max(values.nan_to_num().max().item() for values in shown) or 1.0
+        for axis, kind, values in zip(axis_row, by_kind, shown, strict=True):
             image = axis.imshow(values, COLORMAP, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
             _label(axis, f"{KINDS[kind]}: {label}", [layer_of(name) for name in by_kind[kind]], values.shape[1])
         bar = figure.colorbar(image, ax=list(axis_row), pad=0.015, format=form)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ...method.masks import select_rows
 from ...method.projections import Projection, find_projections, row_dim
@@ -98,22 +99,41 @@ def measure_drift(
     Raises:
         `ValueError`: If one cannot be read, or they differ in architecture.
     """
-    projections = find_projections(load_skeleton(str(base)))
-    before, after = WeightFiles(base), WeightFiles(trained)
-    return {p.name: _compare(p, before, after) for p in progress(projections)}
+    skeleton = load_skeleton(str(base))
+    both = WeightFiles(base), WeightFiles(trained)
+    tensors = [_tensors(files, skeleton) for files in both]
+    return {p.name: _compare(p, *both, *tensors) for p in progress(find_projections(skeleton))}
 
 
-def _compare(projection: Projection, before: WeightFiles, after: WeightFiles) -> Drift:
-    module = projection.name.partition(":")[0]
+def _tensors(files: WeightFiles, model: nn.Module) -> dict[nn.Parameter, str]:
+    """Where each parameter is in the files, by whichever of its names they have it where modules share it."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {parameters[name]: tensor for name, tensor in files.names_of(model).items() if name in parameters}
+
+
+def _compare(
+    projection: Projection,
+    before: WeightFiles,
+    after: WeightFiles,
+    old_tensors: Mapping[nn.Parameter, str],
+    new_tensors: Mapping[nn.Parameter, str],
+) -> Drift:
     update, weight, size, moved, moved_bf16 = 0, 0, 0, 0, 0
-    for parameter in ("weight", "bias"):
-        tensor = f"{module}.{parameter}"
-        if parameter == "bias" and tensor not in before and tensor not in after:
-            continue
-        shapes = before.shape(tensor), after.shape(tensor)
+    for name, parameter in projection.module.named_parameters():
+        for files, tensors in ((before, old_tensors), (after, new_tensors)):
+            if parameter not in tensors:
+                raise ValueError(
+                    f"{files.name} has no weight {projection.name.partition(':')[0]}.{name}: its architecture is not "
+                    "that of the other model, or its files hold the weight together with others."
+                )
+        shapes = before.shape(old_tensors[parameter]), after.shape(new_tensors[parameter])
         if shapes[0] != shapes[1]:
-            raise ValueError(f"{tensor} is {shapes[0]} in {before.name}, but {shapes[1]} in {after.name}.")
-        old, new = (_rows_of(projection, files.read(tensor)) for files in (before, after))
+            raise ValueError(
+                f"{projection.name.partition(':')[0]}.{name} is {shapes[0]} in {before.name}, but {shapes[1]} in "
+                f"{after.name}."
+            )
+        old = _rows_of(projection, before.read(old_tensors[parameter]))
+        new = _rows_of(projection, after.read(new_tensors[parameter]))
         shape = (projection.num_heads, projection.head_dim, -1)
         old, new = old.to(new.dtype).float().view(shape), new.float().view(shape)
         size += old.shape[-1]

@@ -109,7 +109,8 @@ def _recording(model: nn.Module, projections: Sequence[Projection], site: str, r
 
 
 def _after_projection(projection: Projection, record: Record):
-    return lambda module, args, output: record(projection, output[0, :, projection.rows])
+    # A latent attention's keys have one more dimension.
+    return lambda module, args, output: record(projection, output[0, ..., projection.rows].flatten(0, -2))
 
 
 def _after_norm(projection: Projection, record: Record):

@@ -126,6 +126,9 @@ def concentration_table(summary: dict) -> Table:
     for layer, by_kind in layers.items():
         cells = []
         for kind in kinds:
+            if kind not in by_kind:
+                cells += ["", ""]
+                continue
             energy, peak = (list(by_kind[kind][key].values()) for key in ("energy_share", "max_over_median"))
             cells += [f"{sum(energy) / len(energy):.0%}", f"{sum(peak) / len(peak):.1f}"]
         table.add_row(layer, *cells)

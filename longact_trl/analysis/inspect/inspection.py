@@ -91,8 +91,12 @@ class Inspection:
         }
 
 
-def _between_layers(magnitudes: Sequence[torch.Tensor], sparsity_ratio: float) -> list[list[float]]:
-    return [[overlap(one, other, sparsity_ratio) for other in magnitudes] for one in magnitudes]
+def _between_layers(magnitudes: Sequence[torch.Tensor], sparsity_ratio: float) -> list[list[float | None]]:
+    """`None` between layers whose heads are not alike."""
+    return [
+        [overlap(one, other, sparsity_ratio) if one.shape == other.shape else None for other in magnitudes]
+        for one in magnitudes
+    ]
 
 
 def inspect_model(

@@ -1,6 +1,7 @@
 """The pictures of `longact inspect`: heatmaps as in the paper's Fig. 1 and 3–5, all layers at once, and statistics."""
 
 from collections.abc import Mapping
+from math import nan
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from ...pictures.heatmaps import (
     fill_heatmaps,
     kind_of,
     layer_of,
+    padded_rows,
     shared_norm,
     shown_layers,
 )
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart with any colour vision; line styles tell the kinds apart in print.
-COLORS = {"q": "#0072B2", "k": "#D55E00", "v": "#009E73"}
-STYLES = {"q": "-", "k": "--", "v": ":"}
+COLORS = {"q": "#0072B2", "k": "#D55E00", "k_shared": "#CC79A7", "v": "#009E73"}
+STYLES = {"q": "-", "k": "--", "k_shared": "-.", "v": ":"}
 OVERVIEW_HEAD, OVERVIEW_MIN, OVERVIEW_MAX = 0.12, 4.0, 10.0  # inches: of one head, and limits of the whole
 
 
@@ -84,7 +86,7 @@ def draw_overview(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Fig
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
     for axis, kind in zip(axes, kinds, strict=True):
         named = {name: m for name, m in magnitudes.items() if kind_of(name) == kind}
-        stacked = torch.cat(list(named.values())).clamp(min=norm.vmin)
+        stacked = padded_rows(list(named.values())).clamp(min=norm.vmin)
         axis.imshow(stacked.numpy(), COLORMAP, norm, aspect="auto", interpolation="nearest")
         starts = torch.tensor([0, *map(len, named.values())]).cumsum(0).tolist()
         axis.hlines([s - 0.5 for s in starts[1:-1]], -0.5, stacked.shape[1] - 0.5, colors="white", linewidth=0.5)
@@ -94,7 +96,8 @@ def draw_overview(magnitudes: Mapping[str, torch.Tensor], subtitle: str) -> "Fig
         axis.set_yticks(centers[::every], layers[::every], fontsize=8)
         axis.tick_params(length=0, labelsize=8)
         axis.spines[:].set_visible(False)
-        axis.set_title(f"{KINDS[kind]} · {len(next(iter(named.values())))} heads a layer", fontsize=10, loc="left")
+        heads = "–".join(map(str, sorted({min(map(len, named.values())), max(map(len, named.values()))})))
+        axis.set_title(f"{KINDS[kind]} · {heads} heads a layer", fontsize=10, loc="left")
         axis.set_xlabel("channel of the head")
     axes[0].set_ylabel("layer (its heads from top to bottom)")
     bar = figure.colorbar(ScalarMappable(norm, COLORMAP), ax=axes, pad=0.02, aspect=45)
@@ -126,7 +129,7 @@ def draw_statistics(summary: dict, subtitle: str) -> "Figure":
     figure = Figure((19, 8.2), dpi=80, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.08)
     headline(figure, f"How concentrated and how stable: the top {ratio:.0%} of each head's channels", subtitle)
-    axes = iter(figure.subplots(2, 4).flatten())
+    axes = iter(figure.subplots(2, -(-(5 + len(summary["overlap_between_layers"])) // 2)).flatten())
     _by_layer(next(axes), summary, "energy_share", f"Energy in the top {ratio:.0%}", chance=by_chance)
     peaks = next(axes)
     _by_layer(peaks, summary, "max_over_median", "Largest magnitude over the median")
@@ -140,7 +143,8 @@ def draw_statistics(summary: dict, subtitle: str) -> "Figure":
     for kind, matrix in summary["overlap_between_layers"].items():
         axis = next(axes)
         layers = [e["layer"] for e in summary["projections"].values() if e["kind"] == kind]
-        image = axis.imshow(matrix, "cividis", vmin=0, vmax=1)
+        shares = torch.tensor([[nan if share is None else share for share in row] for row in matrix])
+        image = axis.imshow(shares, "cividis", vmin=0, vmax=1)
         every = -(-len(layers) // 8)
         for ticks in (axis.set_xticks, axis.set_yticks):
             ticks(range(0, len(layers), every), layers[::every], fontsize=9)

@@ -1,0 +1,77 @@
+"""`longact check` says of a user's model what docs/models.md says of its family, and reads no weights for it."""
+
+import csv
+
+import pytest
+
+from helpers.families import tiny_config
+from helpers.models import make_tokenizer
+from helpers.paths import ROOT
+from longact_trl.check import settings
+from longact_trl.check.subject import read_subject
+from longact_trl.check.verdict import UNKNOWN, verdict_of
+
+
+pytestmark = pytest.mark.usefixtures("offline_machine")
+WITHIN = "shared within micro-batches"
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, dict[str, str]]:
+    with (ROOT / "docs" / "models.tsv").open() as file:
+        return {row["family"]: row for row in csv.DictReader(file, delimiter="\t")}
+
+
+@pytest.fixture
+def said_of(write, tmp_path):
+    """What two checks say of a model of which there is only the configuration."""
+
+    def said(config) -> tuple:
+        config.save_pretrained(tmp_path / "model")
+        make_tokenizer().save_pretrained(tmp_path / "model")
+        changes = {"per_device_train_batch_size": 4, "num_generations": 2}
+        subject = read_subject(write(model_name_or_path=str(tmp_path / "model"), **changes))
+        checks = settings.model, settings.shared_prompts
+        return tuple(verdict_of(check.__name__, lambda check=check: check(subject)) for check in checks)
+
+    return said
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "qwen3",
+        "qwen3_5",  # a composite checkpoint, gates, recurrent layers
+        "qwen3_next",
+        "qwen3_moe",
+        "gpt_oss",
+        "gemma3",
+        "gemma4",
+        "deepseek_v3",
+        "mistral3",
+        "gpt_neox",  # fused
+        "deepseek_v4",  # K's rows make V, too
+        "llama4_text",  # TRL cannot train it
+        "jetmoe",
+        "mamba2",
+    ],
+)
+def test_what_is_said_of_a_family(family, page, said_of):
+    config, row = tiny_config(family), page[family]
+    model, shared = said_of(config)
+    refusal = row["step"].partition("ValueError: ")[2]
+    assert (row["projections"] + ", in " in model.text) if not refusal else (refusal in model.text), model
+    is_shared = shared.text.startswith("a prompt is forwarded once")
+    assert is_shared == (row[WITHIN] == "ok"), shared
+
+
+def test_layers_without_attention_are_counted(said_of):
+    assert "Q in q_proj, K in k_proj, in 2 of 4 layers" in said_of(tiny_config("qwen3_5"))[0].text
+
+
+def test_custom_code_is_checked_once_it_is_loaded(said_of, monkeypatch):
+    config = tiny_config("qwen3")
+    monkeypatch.setattr(settings, "model_class_of", lambda config: None)
+    monkeypatch.setattr("longact_trl.training.preflight.model_class_of", lambda config: None)
+    model, _ = said_of(config)
+    assert model.status == UNKNOWN and "custom code" in model.text and "once the model is loaded" in model.text
