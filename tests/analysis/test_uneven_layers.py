@@ -57,7 +57,10 @@ def test_inspect_and_drift_show_them(projections, tmp_path):
     layers = {layer_of(p.name) for p in projections}
     assert concentration_table(summary).row_count == len(layers)
     moved = {p.name: torch.rand(p.num_heads, p.head_dim) for p in projections}
-    drift = {name: Drift(values > 0.5, values * (values > 0.5), values + 1) for name, values in moved.items()}
+    drift = {}
+    for name, values in moved.items():
+        counts = (values > 0.5).long()
+        drift[name] = Drift(values > 0.5, values * counts, values + 1, row_size=1, moved=counts, moved_bf16=counts)
     summary = {"base": "a", "trained": "b", **summarise(drift, None, texts["one"][40], 0.3)}
     assert drift_table(summary).row_count == len(layers)
     draw_drift(summary, drift).savefig(tmp_path / "drift.png")

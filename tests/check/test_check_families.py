@@ -1,6 +1,7 @@
 """`longact check` says of a user's model what docs/models.md says of its family, and reads no weights for it."""
 
 import csv
+import json
 
 import pytest
 
@@ -9,7 +10,7 @@ from helpers.models import make_tokenizer
 from helpers.paths import ROOT
 from longact_trl.check import settings
 from longact_trl.check.subject import read_subject
-from longact_trl.check.verdict import UNKNOWN, verdict_of
+from longact_trl.check.verdict import FAIL, UNKNOWN, verdict_of
 
 
 pytestmark = pytest.mark.usefixtures("offline_machine")
@@ -59,19 +60,28 @@ def said_of(write, tmp_path):
 def test_what_is_said_of_a_family(family, page, said_of):
     config, row = tiny_config(family), page[family]
     model, shared = said_of(config)
-    refusal = row["step"].partition("ValueError: ")[2]
-    assert (row["projections"] + ", in " in model.text) if not refusal else (refusal in model.text), model
+    if refusal := row["step"].partition("ValueError: ")[2]:
+        assert (model.status, model.text) == (FAIL, refusal)
+        return
+    assert row["projections"] + ", in " in model.text, model
     is_shared = shared.text.startswith("a prompt is forwarded once")
     assert is_shared == (row[WITHIN] == "ok"), shared
 
 
 def test_layers_without_attention_are_counted(said_of):
-    assert "Q in q_proj, K in k_proj, in 2 of 4 layers" in said_of(tiny_config("qwen3_5"))[0].text
+    assert "Q in q_proj, K in k_proj, in 1 of 4 layers" in said_of(tiny_config("qwen3_5"))[0].text
 
 
-def test_custom_code_is_checked_once_it_is_loaded(said_of, monkeypatch):
-    config = tiny_config("qwen3")
-    monkeypatch.setattr(settings, "model_class_of", lambda config: None)
-    monkeypatch.setattr("longact_trl.training.preflight.model_class_of", lambda config: None)
-    model, _ = said_of(config)
-    assert model.status == UNKNOWN and "custom code" in model.text and "once the model is loaded" in model.text
+def test_custom_code_is_checked_once_it_is_loaded(write, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "configuration_own.py").write_text(
+        "from transformers import PretrainedConfig\n\nclass OwnConfig(PretrainedConfig):\n    model_type = 'own'\n"
+    )
+    auto_map = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    config = {"model_type": "own", "auto_map": auto_map, "max_position_embeddings": 256}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    subject = read_subject(write(model_name_or_path=str(tmp_path / "own"), trust_remote_code=True))
+    verdict = verdict_of("model", lambda: settings.model(subject))
+    assert verdict.status == UNKNOWN and "OwnConfig is custom code" in verdict.text, verdict

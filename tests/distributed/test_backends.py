@@ -15,14 +15,17 @@ WORKERS = {  # in the order in which they run
     "ddp": ("worker", "losses", "sampling"),
     "zero1": ("worker", "sampling"),
     "zero2": ("worker",),
-    "zero3": ("worker", "lora", "algorithms"),
+    "zero3": ("worker", "lora", "algorithms", "families"),
     "fsdp2": ("worker", "lora"),
 }
+FAMILIES = ["qwen3_5", "gpt_oss", "deepseek_v3"]  # a composite checkpoint with gates, experts, latent attention
+MORE_FAMILIES = ["qwen3_next", "qwen3_moe", "gemma3", "gemma4"]
 SAYS = {
     "worker": ["OK {backend} rank"],
     "lora": ["OK {backend} lora rank"],
     "losses": ["OK losses rank"],
     "sampling": ["OK sampling {backend} rank"],
+    "families": [f"OK {family} rank" for family in FAMILIES],
     "algorithms": [
         f"OK {algorithm} {strategy} rank"
         for algorithm in ("dense", "grpo", "clip_cov", "kl_cov")
@@ -35,7 +38,17 @@ SAYS = {
 def arguments_of(worker: str, backend: str, model: str, folder: str) -> list[str]:
     if worker == "algorithms" or worker == "losses":
         return [folder]
+    if worker == "families":
+        return arguments_of_families(folder, FAMILIES)
     return [backend, folder] if worker == "sampling" else [backend, model, folder, *["lora"] * (worker == "lora")]
+
+
+def arguments_of_families(folder: str, families: list[str]) -> list[str]:
+    from helpers.families import tiny_model
+
+    for family in families:
+        tiny_model(family).save_pretrained(f"{folder}/{family}/base")
+    return [folder, *families]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +71,7 @@ def printed_by(tiny_model, tmp_path_factory):
 def test_each_worker_ends_well_on_both_ranks(printed_by, backend, worker):
     """
     Each worker's module says what it compares: gradients to the bit, frozen rows and resume; LoRA; selections of
-    Clip-Cov and KL-Cov; dynamic sampling; all algorithms from their YAML.
+    Clip-Cov and KL-Cov; dynamic sampling; all algorithms from their YAML; checkpoints of other families.
     """
     printed = printed_by(backend)
     for line in SAYS[worker]:
@@ -67,3 +80,11 @@ def test_each_worker_ends_well_on_both_ranks(printed_by, backend, worker):
 
 def test_prompts_that_stay_degenerate_are_told(printed_by):
     assert "groups still have the same answer reward throughout" in printed_by("ddp")
+
+
+@pytest.mark.full
+def test_more_families_under_zero3(tmp_path):
+    arguments = arguments_of_families(str(tmp_path), MORE_FAMILIES)
+    printed = launch("zero3", "tests/distributed/families_worker.py", *arguments, timeout=1800, check=False)
+    for family in MORE_FAMILIES:
+        assert printed.count(f"OK {family} rank") == 2, printed[-12000:]
