@@ -23,6 +23,7 @@ from longact_trl.method.projections import Projection, find_projections, row_dim
 from longact_trl.packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
 from longact_trl.packing.recurrence import RECURRENCES
 from longact_trl.packing.schedule import take_turns
+from longact_trl.training.preflight import returns_scores
 
 
 def make_batch() -> dict[str, torch.Tensor]:
@@ -248,7 +249,7 @@ def shared_prefix_error(model: nn.Module, plain: nn.Module, ways: Sequence[tuple
     labels[:, :width] = -100
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     text = model.config.get_text_config()
-    balanced = hasattr(text, "output_router_logits") and hasattr(text, "num_experts")
+    balanced = hasattr(text, "output_router_logits") and hasattr(text, "num_experts") and returns_scores(model)
     for each in (model, plain):
         add_fused_lm_head(each.train(), temperature=0.8, outputs=("log_probs", "entropy"))
     errors = []

@@ -118,6 +118,10 @@ SPECIAL: dict[str, dict] = {
     "nemotron_h": {"layers_block_type": ["mamba", "attention", "moe", "attention"]},
     "phi3": {"sliding_window": None},
     **dict.fromkeys(["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v"], MROPE),
+    "ernie4_5_vl_moe": {
+        "moe_intermediate_size": [32, 32], "rope_parameters": MROPE["rope_parameters"] | {"mrope_section": [3, 3, 2]},
+    },
+    "glm46v": {"rope_parameters": MROPE["rope_parameters"] | {"partial_rotary_factor": 1.0}},
     "glm4v_moe": {"rope_parameters": MROPE["rope_parameters"] | {"partial_rotary_factor": 1.0}},
     **dict.fromkeys(["qwen3_5", "qwen3_5_moe"], FOUR),
     **dict.fromkeys(["qwen4_exp_text", "qwen4_exp"], {
@@ -143,15 +147,39 @@ VARIANTS: dict[str, dict] = {
     "deepseek_v2@no_q_lora": {"q_lora_rank": None},
     "deepseek_v3@no_q_lora": {"q_lora_rank": None},
     "falcon@alibi": {"alibi": True},
+    "deepseek_v3@bias": {"attention_bias": True, "rope_interleave": False},
     "falcon@all_heads": {"multi_query": False},
+    "falcon@sequential": {"parallel_attn": False, "bias": True},
     "falcon@new": {"new_decoder_architecture": True, "num_kv_heads": 2},
     "gemma3n_text@no_shared_kv": {"num_kv_shared_layers": 0},
     "gemma4_text@k_makes_v": {
         "num_kv_shared_layers": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1,
     },
     "gpt_bigcode@all_heads": {"multi_query": False},
+    "gemma4_text@one_global_key": {"num_kv_shared_layers": 0, "attention_k_eq_v": False,
+                                   "num_global_key_value_heads": 1},
+    "gemma4_text@experts": {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2},
+    "gemma2@no_caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None},
     "gpt_oss@full": {"layer_types": ["full_attention"] * 2},
+    "gpt_oss@no_bias": {"attention_bias": False},
+    "gpt_neox@sequential": {"use_parallel_residual": False, "attention_bias": False},
+    "gpt2@cross": {"add_cross_attention": True, "scale_attn_by_inverse_layer_idx": True},
+    "bert@cross": {"add_cross_attention": True},
     "glm4_moe@qk_norm": {"use_qk_norm": True},
+    "glm@quarter_rope": {"partial_rotary_factor": 0.25, "attention_bias": False},
+    "granite@scales": {"attention_multiplier": 0.1, "logits_scaling": 4.0, "residual_multiplier": 0.5,
+                       "embedding_multiplier": 3.0},
+    "llama@all_heads": {"num_key_value_heads": HEADS, "tie_word_embeddings": True},
+    "llama@one_key": {"num_key_value_heads": 1, "head_dim": 24},
+    "cohere@qk_norm": {"use_qk_norm": True},
+    "opt@post_norm": {"do_layer_norm_before": False, "word_embed_proj_dim": 32},
+    "persimmon@no_qk_norm": {"qk_layernorm": False},
+    "phi@qk_norm": {"qk_layernorm": True},
+    "qwen3_next@full": {"layer_types": ["full_attention"] * 4, "attention_bias": True},
+    "smollm3@no_rope": {"no_rope_layers": [0, 1, 0, 1]},
+    "stablelm@qk_norm": {"qk_layernorm": True, "use_qkv_bias": True, "use_parallel_residual": True},
+    "zamba2@adapters": {"use_shared_attention_adapter": True, "attention_hidden_size": 128, "attention_head_dim": 32},
+    "zamba2@rope": {"use_mem_rope": True},
     "llama@bias": {"attention_bias": True, "mlp_bias": True},
     "llama@dynamic": {"max_position_embeddings": 24, "rope_parameters": {"rope_type": "dynamic", **SHORT_ROPE}},
     "llama@yarn": {"rope_parameters": {"rope_type": "yarn", **SHORT_ROPE}},
@@ -166,6 +194,9 @@ VARIANTS: dict[str, dict] = {
     "qwen3@sliding": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
 }  # fmt: skip
 """Families of which one checkpoint differs from another in kind."""
+
+UNNAMED = {"global_head_dim", "num_global_key_value_heads", "per_layer_config"}
+"""Fields of which a configuration's signature says nothing."""
 
 VISION = {
     "hidden_size": 32, "embed_dim": 32, "intermediate_size": 32, "num_hidden_layers": 1, "depth": 1, "num_heads": 2,
@@ -194,7 +225,8 @@ NO_DECODERS = {
 COMPOSITES = [
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "mistral3", "llama4",
     "glm4v", "glm4v_moe", "internvl", "exaone4_5", "kimi_k25", "minimax_m3_vl", "step3p7", "muse_glimmer", "gemma3",
-    "gemma4", "gemma4_unified", "mllama",
+    "gemma4", "gemma4_unified", "mllama", "llava", "llava_next", "paligemma", "smolvlm", "aya_vision", "cohere2_vision",
+    "lfm2_vl", "glm46v", "ernie4_5_vl_moe", "lighton_ocr", "minicpmv4_6", "ovis2", "idefics2",
 ]  # fmt: skip
 """Whose published checkpoints hold a vision tower beside the text decoder."""
 
@@ -237,6 +269,7 @@ def _filled(config_class: type, sizes: dict, special: dict) -> dict:
     for name, value in sizes.items():
         if name in fields:
             chosen.setdefault(aliases.get(name, name), value)
+    fields |= UNNAMED
     return chosen | {aliases.get(name, name): value for name, value in special.items() if name in fields}
 
 

@@ -133,6 +133,11 @@ def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
     classes = [base.__name__ for base in type(attention).__mro__]
     if reason := next((NO_QUERIES[c] for c in classes if c in NO_QUERIES), None):
         raise ValueError(f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) {reason}.")
+    if adapter := next((n for n, m in children.items() if "adapter" in n and [*m.parameters()]), None):
+        raise ValueError(
+            f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) adds what {adapter} makes to its queries "
+            "and keys."
+        )
     if "kv_b_proj" in children:
         yield from _latent(name, attention, children)
         return

@@ -1,8 +1,9 @@
 """What can be known to go wrong before a model is loaded: no weights, no GPU, seconds."""
 
+import inspect
 import warnings
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import torch
 from torch import nn
@@ -88,11 +89,37 @@ def check_what_trl_reads(model: nn.Module, args: LongActConfig) -> None:
             f"TRL computes log-probs from the decoder below a model's LM head, and {name} has none under its "
             f"`base_model_prefix` {model.base_model_prefix!r}: GRPOTrainer cannot train it."
         )
-    if weighs_experts(model.config, args) and (not hasattr(text, "num_experts") or not getattr(text, "is_moe", True)):
+    if not weighs_experts(model.config, args):
+        return
+    if not hasattr(text, "num_experts") or not getattr(text, "is_moe", True):
         raise ValueError(
             f"TRL's load-balancing loss reads `num_experts` and the experts' scores, and {type(text).__name__} has no "
             "such field, or no experts. Set `router_aux_loss_coef: 0`."
         )
+    if not returns_scores(model):
+        raise ValueError(
+            f"TRL's load-balancing loss reads the experts' scores, and {type(model.base_model).__name__} does not "
+            "return them. Set `router_aux_loss_coef: 0`."
+        )
+
+
+def returns_scores(model: nn.Module) -> bool:
+    """
+    Whether a model's decoder can return its experts' scores.
+
+    Args:
+        model (`nn.Module`):
+            The model, with or without weights.
+
+    Returns:
+        `bool`: As its forward is annotated; `True` where that says nothing.
+    """
+    try:
+        returned = get_type_hints(inspect.unwrap(type(model.base_model).forward)).get("return")
+    except NameError:  # a type that is imported for type checkers only
+        return True
+    outputs = [kind for kind in get_args(returned) if hasattr(kind, "__dataclass_fields__")]
+    return not outputs or any("router_logits" in kind.__dataclass_fields__ for kind in outputs)
 
 
 def check_rope(config: PretrainedConfig, args: LongActConfig) -> None:

@@ -53,6 +53,7 @@ def said_of(write, tmp_path):
         "gpt_neox",  # fused
         "deepseek_v4",  # K's rows make V, too
         "llama4_text",  # TRL cannot train it
+        "minimax_m3_vl",  # its experts' scores do not reach TRL's loss
         "jetmoe",
         "mamba2",
     ],
