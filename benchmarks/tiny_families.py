@@ -225,8 +225,8 @@ NO_DECODERS = {
 COMPOSITES = [
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "mistral3", "llama4",
     "glm4v", "glm4v_moe", "internvl", "exaone4_5", "kimi_k25", "minimax_m3_vl", "step3p7", "muse_glimmer", "gemma3",
-    "gemma4", "gemma4_unified", "mllama", "llava", "llava_next", "paligemma", "smolvlm", "aya_vision", "cohere2_vision",
-    "lfm2_vl", "glm46v", "ernie4_5_vl_moe", "lighton_ocr", "minicpmv4_6", "ovis2", "idefics2",
+    "gemma4", "gemma4_unified", "mllama", "llava", "llava_next", "paligemma", "smolvlm", "aya_vision",
+    "cohere2_vision", "lfm2_vl", "glm46v", "ernie4_5_vl_moe", "lighton_ocr", "minicpmv4_6", "ovis2", "idefics2",
 ]  # fmt: skip
 """Whose published checkpoints hold a vision tower beside the text decoder."""
 

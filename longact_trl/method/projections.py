@@ -135,8 +135,8 @@ def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
         raise ValueError(f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) {reason}.")
     if adapter := next((n for n, m in children.items() if "adapter" in n and [*m.parameters()]), None):
         raise ValueError(
-            f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) adds what {adapter} makes to its queries "
-            "and keys."
+            f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) adds what {adapter} makes to its "
+            "queries and keys."
         )
     if "kv_b_proj" in children:
         yield from _latent(name, attention, children)
