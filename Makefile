@@ -1,7 +1,7 @@
 # make quickstart   train with LongAct on this CPU: no GPU, no account, no download of models
 # make test         install the test environment and run the tests; pages want a chromium on the PATH (apt-get install
 #                   chromium), or CHROMIUM=/path/to/it: without one, their tests are skipped and named at the end
-# make test-full    what takes long and CI runs once: thirty kills
+# make test-full    what takes long and CI runs once: thirty kills, more families under ZeRO-3
 # make lint format build clean
 
 PYTHON ?= python3

@@ -208,6 +208,7 @@ VISION = {
 }  # fmt: skip
 VISION_SPECIAL = {
     "internvl": {"image_size": [16, 16], "patch_size": [8, 8]},
+    "ovis2": {"vocab_size": 64},
     "step3p7": {"mlp_ratio": 2.0},
     "muse_glimmer": {"patch_temporal_size": 1},
 }
@@ -232,7 +233,7 @@ COMPOSITES = [
 
 FAMILIES = [
     name
-    for name in dict.fromkeys([*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *COMPOSITES, *VARIANTS])
+    for name in dict.fromkeys([*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "mistral4", *COMPOSITES, *VARIANTS])
     if name not in NO_DECODERS
 ]
 

@@ -32,6 +32,9 @@ family of transformers as a tiny random model. `@` names a variant.
   `longact check` says why, and `shared_prefix: "on"` raises it.
 - **step**: a step of `LongActTrainer` leaves unselected rows their bits and moves others.
 
+Everything that is refused is refused before weights are loaded, but for custom code (`trust_remote_code`): its
+projections are looked for once the model is there, and `longact check` says that it cannot know.
+
 ## What Eq. 2 means where a head is not one row of rows
 
 | attention | W_Q | W_K |
