@@ -12,6 +12,7 @@ from ..settings.value_types import fits
 from .docqa import HUB_ID, NUM_ROWS, load_docqa
 from .length import prompt_lengths
 from .memagent import load_memagent
+from .mixture_file import check_mixture
 from .rows import RL_FEATURES
 from .synthetic import check_options, load_synthetic
 from .tiny_tasks import make_dataset
@@ -105,11 +106,8 @@ def load_mixture(
         if not path.is_file():
             raise ValueError(f"mixture {str(mixture)!r} is no file: give the path of a YAML file")
         mixture = read_config(path)
-    if set(mixture) != {"seed", "sources"} or not mixture["sources"] or not isinstance(mixture["sources"], list):
-        raise ValueError(f"a mixture must have `seed` and a list of `sources`, but is {mixture!r}")
+    check_mixture(mixture)
     seed = mixture["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"the mixture's seed must be an integer from 0 on, but is {seed!r}")
     for source in mixture["sources"]:
         _check_source(source, tokenizer)
     of_the_run = {"tokenizer": tokenizer, "chat_template_kwargs": chat_template_kwargs}
@@ -156,18 +154,13 @@ def expected_rows(mixture: str | Path) -> int | None:
 
 
 def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    loader = source.get("loader") if isinstance(source, dict) else source
-    if not isinstance(source, dict) or not isinstance(loader, str) or loader not in LOADERS:
-        raise ValueError(f"a source's loader must be one of {', '.join(LOADERS)}, but is {loader!r}")
+    loader = source["loader"]
     parameters = inspect.signature(LOADERS[loader]).parameters
     known = {"loader", "num_rows", *parameters} - OF_THE_RUN
     if unknown := set(source) - known:
         raise ValueError(
             f"source {loader!r} has no option {', '.join(map(str, unknown))}: use {', '.join(sorted(known))}"
         )
-    num_rows = source.get("num_rows")
-    if num_rows is not None and (isinstance(num_rows, bool) or not isinstance(num_rows, int) or num_rows < 1):
-        raise ValueError(f"num_rows of source {loader!r} must be a whole number from 1 on, but is {num_rows!r}")
     if loader == "synthetic":
         if "tokens" not in source:
             raise ValueError("source 'synthetic' needs `tokens`: the length of every prompt, such as 16384")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from trl import ModelConfig
 
+from ..data.mixture_file import check_mixture
 from ..settings.argument_classes import declared_class, run_own_checks
 from ..settings.messages import usage_errors
 from ..settings.paths import check_here, recipe_root
@@ -101,7 +102,7 @@ def check_command_line(recipe: Recipe, argv: Sequence[str], recipe_dir: str | Pa
             f"{recipe.examples}, or `--model_name_or_path`."
         )
     if recipe is GRPO and script_args.mixture:
-        read_config(find_config(script_args.mixture, recipe_dir))
+        check_mixture(read_config(find_config(script_args.mixture, recipe_dir)))
     elif recipe is GRPO and not script_args.dataset_name:
         raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
     elif script_args.dataset_name:

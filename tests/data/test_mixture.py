@@ -8,7 +8,8 @@ from helpers.data import assert_golds_earn_the_reward, read_fixture, write_jsonl
 from helpers.paths import FIXTURES, RECIPES
 from longact_trl.data import mixture as mixture_module
 from longact_trl.data.length import prompt_length
-from longact_trl.data.mixture import load_mixture
+from longact_trl.data.mixture import LOADERS, load_mixture
+from longact_trl.data.mixture_file import LOADER_NAMES
 from longact_trl.data.rows import RL_FEATURES
 from longact_trl.rewards.tagged import answer_reward
 
@@ -182,3 +183,7 @@ def test_fewer_rows_that_fit_than_asked_for(mixture, tokenizer):
 def test_a_missing_file(tmp_path):
     with pytest.raises(ValueError, match="no file: give the path of a YAML file"):
         load_mixture(tmp_path / "none.yaml")
+
+
+def test_every_loader_is_known_before_it_is_loaded():
+    assert tuple(LOADERS) == LOADER_NAMES

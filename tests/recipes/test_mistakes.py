@@ -146,6 +146,22 @@ def test_what_a_file_says_is_read_as_early(tmp_path, recipe, line):
         check_command_line(recipe, ["--config", str(tmp_path / "run.yaml")], RECIPES)
 
 
+MIXTURES = {
+    "seed: 1\nsources: [{loader: docqs}]": "loader must be one of .*'docqs'. Did you mean docqa",
+    "seed: 1\nsources: [{loader: docqa, num_rows: many}]": "num_rows of source 'docqa' must be a whole number",
+    "seed: 1\nsources: [docqa]": "loader must be one of",
+    "seed: one\nsources: [{loader: docqa}]": "seed must be an integer",
+    "sources: [{loader: docqa}]": "must have `seed` and a list of `sources`",
+}
+
+
+@pytest.mark.parametrize("content", MIXTURES)
+def test_what_a_mixture_says_is_read_as_early(tmp_path, content):
+    (tmp_path / "mixture.yaml").write_text(content)
+    with pytest.raises(ValueError, match=MIXTURES[content]):
+        check_command_line(GRPO_RECIPE, [*QUICK, "--mixture", str(tmp_path / "mixture.yaml")], RECIPES)
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_what_ships_is_not_refused(path, clone, monkeypatch):
     recipe = recipe_of(read_config(path))
