@@ -9,7 +9,8 @@ in Qwen3's shapes. SmolLM2-135M is measured where its folder is given (`--smollm
 Each part (`benchmarks/gpu_parts/`) is a process with its own time: one that fails, hangs or spoils the GPU is
 recorded, and the others go on. A cell that is too large is recorded as out of memory. Each row is on the disk once it
 is measured (`rows.jsonl`); after each part the report is written from it: `gpu_report.json`, `.md` and, with
-matplotlib, `.png`. A kill loses the cell that was running. What libraries print is in `log.txt`.
+matplotlib, `.png`. A kill loses the cell that was running; the same command then writes the report from the rows that
+are there. What libraries print is in `log.txt`.
 """
 
 import argparse
@@ -141,7 +142,8 @@ def main() -> None:
             sys.exit(1)
         return
     if (options.output / ROWS).exists():
-        sys.exit(f"{options.output} holds a report already. Give another --output.")
+        write_report(options.output)  # with all rows, if a kill came between
+        sys.exit(f"{options.output} holds a report already, written anew from its rows. Give another --output.")
     options.output.mkdir(parents=True, exist_ok=True)
     found = about()
     if found["type"] != "cuda":

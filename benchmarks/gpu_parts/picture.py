@@ -20,7 +20,6 @@ def draw(report: Mapping, path: Path) -> None:
     """
     about, parts = report["about"], report["parts"]
     figure = Figure(figsize=(11, 8), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.92))
     axes = figure.subplots(2, 2).flat
     for axis, (name, draw_part) in zip(axes, DRAWN.items(), strict=True):
         rows = [row for row in parts.get(name, {}).get("rows", ()) if "error" not in row]
@@ -38,7 +37,9 @@ def _grid(axis, rows: list[Mapping]) -> None:
     found = [row for row in rows if "ratio" in row]
     for size in sorted({row["rows"] for row in found}):
         chosen = [row for row in found if row["rows"] == size]
-        axis.scatter([r["bound"] for r in chosen], [r["ratio"] for r in chosen], label=f"{size} rows", s=24)
+        axis.scatter(
+            [r["bound"] for r in chosen], [r["ratio"] for r in chosen], label=f"{size} row{'s' * (size > 1)}", s=24
+        )
     if found:
         most = max(row["bound"] for row in found)
         axis.plot([1, most], [1, most], color="0.6", linewidth=1, zorder=0)
@@ -52,9 +53,9 @@ def _slope(axis, rows: list[Mapping]) -> None:
     for arm in dict.fromkeys(row["arm"] for row in rows):
         chosen = [row for row in rows if row["arm"] == arm and row.get("peak GiB") is not None]
         if chosen:
-            axis.plot([r["P"] for r in chosen], [r["peak GiB"] for r in chosen], marker="o", markersize=4, label=arm)
+            axis.plot([r["P"] // 1024 for r in chosen], [r["peak GiB"] for r in chosen], marker=".", label=arm)
             axis.legend(fontsize=8, frameon=False)
-    axis.set_xlabel("tokens of the prompt")
+    axis.set_xlabel("tokens of the prompt, thousands (1,024)")
     axis.set_ylabel("GiB")
 
 
@@ -63,10 +64,11 @@ def _row_sparse(axis, rows: list[Mapping]) -> None:
     chosen = [row for row in rows if row.get("λ") == 0.3]
     for shape in dict.fromkeys(row["shape"] for row in chosen):
         line = [row for row in chosen if row["shape"] == shape]
-        axis.plot([r["tokens"] for r in line], [r["row-sparse"] / r["masked"] for r in line], marker="o", label=shape)
+        axis.plot([r["tokens"] for r in line], [r["row-sparse"] / r["masked"] for r in line], marker=".", label=shape)
     if chosen:
         axis.axhline(1, color="0.6", linewidth=1, zorder=0)
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.legend(fontsize=8, frameon=False)
     axis.set_xlabel("tokens")
     axis.set_ylabel("ratio of seconds")

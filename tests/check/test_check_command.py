@@ -50,10 +50,14 @@ def test_the_command(write):
     assert "0 of 90 are longer than the window" in shown
     assert re.search(r"Memory of this machine in MiB, 16 × 1\d\d tokens", shown)
     assert re.search(r"peak \d+\.\d \d+\.\d", shown)
+    assert "Hours: a CPU's peaks are not known: time a few steps" in shown
     code, shown = run("--config", write(), "--strategy", "biggest")
     assert code == 1 and "Unknown `strategy` 'biggest'" in shown
-    code, shown = run("--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none")
+    code, shown = run(
+        "--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none", "--gpu", "a100"
+    )
     assert code == 1 and "does not fit" in shown
+    assert re.search(r"GPU-hours of 8 GPUs \d+ ", shown) and "A100 at 40% of 312 TFLOP/s" in shown
     assert "`--accelerate-config zero3.yaml` → 51.0 GiB" in shown
 
 
