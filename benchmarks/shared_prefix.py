@@ -16,7 +16,8 @@ step of TRL.
 
 The bound is the ratio of floating-point operations, counted by `longact_trl/check/work.py`. On a CPU, TRL's LM head
 runs on every position, and here on segments only; on a GPU on completions only. It counts what runs when the group is
-one micro-batch: what smaller ones add, a forward pass of the prompt without gradient, is what they lose of it.
+one micro-batch: what smaller ones add, a forward pass of the prompt without gradient and weights read, and their
+gradients added up, for fewer tokens at a time, is what they lose of it.
 
 On a machine that does other work `OMP_NUM_THREADS=1 … --cpu-time` counts CPU seconds.
 """

@@ -104,6 +104,10 @@ def memory_guide() -> str:
     longest = [
         (str(gpus), *(longest_that_fits(subject, gpus) for subject in subjects.values())) for gpus in (1, 2, 4, 8)
     ]
+    chunks = [
+        (f"{size}{', offloaded' if offload else ''}", *(room(subjects[key], n, size, offload) for key, n in WITH_ROOM))
+        for size, offload in ((2048, False), (1024, False), (512, False), (2048, True))
+    ]
     kept = 2 * WINDOWS[3] * subjects["qwen3_8b", False].shape.kv_elements * 2 / GIB  # K, V and gradients in bfloat16
     page = f"""# Memory guide
 
@@ -132,6 +136,13 @@ the optimizer, and its KV cache must hold a sequence: `longact check` says wheth
 40,960 tokens. The formulas are within 8 % of measured peaks on the CPU (`benchmarks/memory_plan.py`); no GPU has been
 measured yet.
 
+## 128k tokens with room
+
+GiB at the peak, 4 to spare included. What is kept of a prompt ({kept:.0f} GiB at 128k tokens of the 8B) is the same at
+any chunk size. What a chunk adds shrinks with it: it runs without gradient checkpointing, so each of its tokens leaves
+the activations of every layer. Each chunk gathers ZeRO-3's weights anew: write the longest that leaves room.
+
+{table(("`prefix_chunk_size`", *(f"{names[key]} on {gpus}" for key, gpus in WITH_ROOM)), chunks)}
 # GiB on each GPU at the peak of a training step
 
 **Bold** fits into 80 GB.
@@ -148,6 +159,7 @@ measured yet.
 
 ADAPTER = ["--use_peft", "true", "--lora_target_modules", "all-linear", "--lora_r", "16"]
 IN_CHUNKS = {"batch": 1, "micro_batches": 16, "accumulates": True, "chunk": CHUNK}
+WITH_ROOM = ((("qwen3_8b", False), 8), (("qwen3_8b", True), 1))
 WAYS = {
     "four completions of a prompt in a micro-batch": {},
     "`shared_prefix: off`": {"shared_prefix": False},
@@ -162,6 +174,12 @@ def peak(subject, gpus: int, window: int, changes: dict) -> tuple[int, bool]:
     placement = dataclasses.replace(subject.placement, ranks=gpus)
     total = plan_memory(subject.shape, placement, at_length, subject.gpu_bytes).training_peak + RESERVE
     return total, total <= subject.gpu_bytes
+
+
+def room(subject, gpus: int, chunk: int, offload: bool) -> str:
+    """GiB at the peak with 128k tokens."""
+    changes = IN_CHUNKS | {"chunk": chunk, "offload_prefix": offload}
+    return cell(*peak(subject, gpus, WINDOWS[3], changes))
 
 
 def cell(total: int, fits: bool) -> str:

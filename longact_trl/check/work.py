@@ -47,14 +47,18 @@ def pass_flops(
     Returns:
         `float`: Floating-point operations.
     """
+    skipped = 0.0  # what the last layer does not compute of a prefix: all but Q, K and V
     if shared:
         tokens, pairs = P - 1 + G * (C + 1), triangle(P - 1) + G * ((C + 1) * (P - 1) + triangle(C + 1))
+        pairs -= triangle(P - 1) / shape.layers
+        skipped = 2 * shape.hidden * (shape.query + 3 * shape.intermediate) * (P - 1)
     else:
         tokens, pairs = G * (P + C), G * triangle(P + C)
     head_tokens = G * C
     if head_on_prompts:
         head_tokens = G * (C + 1) if shared else tokens
-    linear, attention, head = _linear(shape) * tokens, _attention(shape) * pairs, 2 * shape.embedding * head_tokens
+    linear = _linear(shape) * tokens - skipped
+    attention, head = _attention(shape) * pairs, 2 * shape.embedding * head_tokens
     if not training:
         return linear + attention + head
     frozen = shape.trainable < shape.parameters

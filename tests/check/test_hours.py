@@ -34,12 +34,14 @@ LINEAR, ATTENTION, HEAD = 2 * 2 * (4 * 24 + 3 * 4 * 8), 4 * 8 * 2, 2 * 64  # a t
 def test_a_pass_by_hand():
     # Two rows of 3 + 2 tokens: 10 tokens and 2·15 pairs, 4 tokens scored. Shared: 2 + 2·3 and 3 + 2·(3·2 + 6).
     plain = 10 * LINEAR + 30 * ATTENTION + 4 * HEAD
-    shared = 8 * LINEAR + 27 * ATTENTION + 4 * HEAD
+    # The 2 tokens before the last of the prompt skip, in one of two layers, attention to 3 pairs, W_O and the MLP.
+    linear, pairs = 8 * LINEAR - 2 * 2 * (4 * 8 + 3 * 4 * 8), 27 - 3 / 2
+    shared = linear + pairs * ATTENTION + 4 * HEAD
     assert pass_flops(SMALL, 3, 2, 2, training=False, shared=False) == plain
     assert pass_flops(SMALL, 3, 2, 2, training=False) == shared
-    assert pass_flops(SMALL, 3, 2, 2, True) == 4 * 8 * LINEAR + 4.5 * 27 * ATTENTION + 4 * 4 * HEAD
+    assert pass_flops(SMALL, 3, 2, 2, True) == 4 * linear + 4.5 * pairs * ATTENTION + 4 * 4 * HEAD
     without = pass_flops(SMALL, 3, 2, 2, True, checkpointing=False)
-    assert without == 3 * 8 * LINEAR + 3.5 * 27 * ATTENTION + 4 * 4 * HEAD
+    assert without == 3 * linear + 3.5 * pairs * ATTENTION + 4 * 4 * HEAD
 
 
 def test_a_generation_by_hand():

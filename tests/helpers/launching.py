@@ -7,7 +7,7 @@ from .paths import ROOT
 
 
 def launch(backend: str, *script: str, timeout: int = 1200, check: bool = True) -> str:
-    """Run a script on two processes and return what it printed; with `check`, it has to end well."""
+    """Run a script on two processes, or one for "single": what it printed; with `check`, it has to end well."""
     accelerate = [
         sys.executable,
         "-m",
@@ -17,7 +17,9 @@ def launch(backend: str, *script: str, timeout: int = 1200, check: bool = True) 
         "--mixed_precision",
         "no",
     ]
-    if backend == "ddp":
+    if backend == "single":
+        command = [sys.executable]
+    elif backend == "ddp":
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     else:
         config = ["--config_file", str(ROOT / "accelerate_configs" / f"{backend}.yaml"), "--main_process_port", "0"]
