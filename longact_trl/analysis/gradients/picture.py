@@ -99,13 +99,17 @@ def _finish(axis: "Axes", title: str, summary: dict, line: bool = True) -> None:
     if line:
         axis.axhline(summary["chance"], color="0.45", linewidth=1)
         axis.text(axis.get_xlim()[1], summary["chance"], "chance ", color="0.35", fontsize=9, ha="right", va="top")
-    axis.set_ylim(0, 1)
+    axis.set_ylim(0, 1.2)  # room for the legend
+    axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.legend(fontsize=9, frameon=False, loc="upper right", ncols=2)
 
 
 def _steps(axis: "Axes", summary: dict, batch: str, title: str) -> None:
     """A bar for each strategy and direction, a dot for each RL batch, in units of what the dense step takes off."""
+    if not drops(summary, "gradient", "dense", batch):  # there was no other batch
+        axis.set_axis_off()
+        return
     labels, places = [], []
     for number, direction in enumerate(("gradient", "sign")):
         for position, strategy in enumerate(COLOURS):
