@@ -23,10 +23,11 @@ from pathlib import Path
 import torch
 import trl.trainer.utils as trl_utils
 from datasets import Dataset
+from datasets.table import InMemoryTable
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config
 
 import longact_trl
 from longact_trl import LongActConfig, LongActTrainer
@@ -74,8 +75,7 @@ def measured(config: Qwen3Config, load: Load) -> int:
     """Peak over two optimizer steps: the highest running sum of the CPU allocator's bytes, or what torch's counts on a
     GPU, where weights are as wide as the load's."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    word = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
-    prompts = Dataset.from_dict({"prompt": [" ".join([word] * load.prompt)] * 4})
+    prompts = prompts_of(tokenizer, load.prompt, 4)
     on_gpu = load.device == "cuda"
     gc.collect()  # what an earlier measurement left would be released, and counted, during this one
     with tempfile.TemporaryDirectory() as folder:
@@ -114,6 +114,14 @@ def measured(config: Qwen3Config, load: Load) -> int:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             train()
     return peak_of(profiler)
+
+
+def prompts_of(tokenizer: PreTrainedTokenizerBase, length: int, count: int) -> Dataset:
+    """Prompts of so many tokens."""
+    word = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
+    table = InMemoryTable.from_pydict({"prompt": [" ".join([word] * length)] * count})
+    # Named, not hashed: dill cannot where packages lie outside the interpreter's prefix (`pip install --target`).
+    return Dataset(table, fingerprint=f"prompts-{length}-{count}")
 
 
 def distinct_characters(completions, **kwargs) -> list[float]:

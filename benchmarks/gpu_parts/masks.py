@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import torch
-from datasets import Dataset
-from memory_plan import TOKENIZER, distinct_characters
+from memory_plan import TOKENIZER, distinct_characters, prompts_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from turns import Clock
@@ -62,7 +61,6 @@ def measure(bench: Bench) -> Iterator[dict]:
 def make_trainer(bench: Bench, folder: str, changes: dict | None) -> tuple[GRPOTrainer, Clock]:
     """A trainer of a random Qwen3-0.6B, TRL's own where there are no `changes`."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    word = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
     length, completion = (16, 4) if bench.miniature else (PROMPT, COMPLETION)
     group = 2 if bench.miniature else GROUP
     settings = {
@@ -84,7 +82,7 @@ def make_trainer(bench: Bench, folder: str, changes: dict | None) -> tuple[GRPOT
     with bench.device:
         dtype = torch.bfloat16 if bench.on_gpu else torch.float32
         model = AutoModelForCausalLM.from_config(config_of(bench, "0.6B"), dtype=dtype)
-    prompts = Dataset.from_dict({"prompt": [" ".join([word] * length)] * 8})
+    prompts = prompts_of(tokenizer, length, 8)
     if changes is None:
         args, trainer_class = GRPOConfig(folder, **settings), GRPOTrainer
     else:
