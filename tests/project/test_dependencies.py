@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions, requires
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from helpers.paths import ROOT
 
@@ -62,3 +63,13 @@ def test_imports_are_declared():
             for name in set(imports(tree, at_once)) - set(sys.stdlib_module_names) - {"longact_trl"}:
                 provides = {canonicalize_name(found) for found in distributions.get(name, ["(nothing)"])}
                 assert provides & allowed, f"{name_of_file} imports {name}, which nothing asked for brings"
+
+
+def test_the_lowest_versions_that_are_tried_are_those_allowed():
+    """`requirements/lowest.txt` and the bounds in `pyproject.toml`."""
+    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    bounds = {r.name: r.specifier for r in map(Requirement, [*PROJECT["dependencies"], *extras])}
+    lines = (ROOT / "requirements" / "lowest.txt").read_text().splitlines()
+    for lowest in [Requirement(line) for line in lines if not line.startswith("#")]:
+        [version] = [spec.version for spec in lowest.specifier]
+        assert Version(version) in [Version(spec.version) for spec in bounds[lowest.name] if spec.operator == ">="]
