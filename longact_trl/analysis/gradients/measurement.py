@@ -12,7 +12,7 @@ from .row_energy import STRATEGIES, RowEnergy, row_energy, select
 
 STEP_SIZE = 1e-4
 """Norm of a step, of the norm of all W_Q and W_K: AdamW's at a learning rate of 1e-6 is half of it where weights are
-0.02 in the mean. The loss is close to linear so near."""
+0.02 in the mean. The loss of the embedded model is close to linear so near, that of SmolLM2-135M not quite."""
 
 
 @dataclass
