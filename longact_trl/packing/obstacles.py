@@ -139,10 +139,11 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
     if requested == "eager" and model_class._supports_sdpa and not soft_cap:  # which SDPA would leave out
         return "`attn_implementation` is 'eager', which computes all scores of padded rows. Write 'sdpa'."
     windows = getattr(config, "sliding_window", None) if _slides(config) else None
-    if args.device.type == "cuda" and (windows or soft_cap) and args.shared_prefix != "on":
+    untried = "sliding windows or a soft-cap" if windows or soft_cap else "recurrent layers" if recurs else None
+    if args.device.type == "cuda" and untried and args.shared_prefix != "on":
         return (
-            f"{type(config).__name__} has sliding windows or a soft-cap, which FlexAttention computes on a GPU, where "
-            "no run has been made: write `shared_prefix: 'on'` to be the first."
+            f"{type(config).__name__} has {untried}, whose packed kernels have not run on a GPU: write "
+            "`shared_prefix: 'on'` to be the first."
         )
     if weighs_experts(config, args) and args.prefix_chunk_size is not None:
         return (

@@ -360,14 +360,14 @@ def test_what_it_takes(tmp_path, config):
     assert not shares_prefixes(config, make_args(tmp_path, shared_prefix="off"))
 
 
-def test_windows_on_a_gpu_are_for_those_who_ask(tmp_path, monkeypatch):
-    """FlexAttention has not run there."""
+def test_what_has_not_run_on_a_gpu_is_for_those_who_ask(tmp_path, monkeypatch):
+    """FlexAttention, and the kernels of recurrences."""
     on, auto = (make_args(tmp_path, shared_prefix=mode) for mode in ("on", "auto"))
     monkeypatch.setattr(LongActConfig, "device", property(lambda self: torch.device("cuda")))
     for args in (on, auto):
         args.bf16 = True
         assert shares_prefixes(Qwen3Config(), args)
-    for config in (Gemma2Config(), GptOssConfig()):
+    for config in (Gemma2Config(), GptOssConfig(), Qwen3_5Config(), NemotronHConfig()):
         assert shares_prefixes(config, on) and not shares_prefixes(config, auto)
     auto.prefix_offload = True
     with pytest.raises(ValueError, match="write `shared_prefix: 'on'` to be the first"):
