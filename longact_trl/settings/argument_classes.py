@@ -52,6 +52,8 @@ def run_own_checks(module: str, name: str, args: Any) -> None:
     """
     Run what a class checks when it is made, without what its bases check: `__post_init__` as its source has it.
 
+    The source is that of the installed library, found as an import finds it; no file of a user is run.
+
     Args:
         module, name (`str`):
             As in [`declared_class`].
