@@ -82,8 +82,12 @@ def packed_recurrence_in(*decoders: nn.Module) -> Iterator[None]:
     mixing = {CONVOLUTION: _convolve, FUSED: _unfused}
     mixing |= {name: partial(_recur, recurrence) for name, recurrence in RECURRENCES.items()}
     usual = [(file, name, getattr(file, name)) for file in files for name in mixing if hasattr(file, name)]
-    handles = [layer.register_forward_pre_hook(_say_who_calls, with_kwargs=True) for layer in layers]
+    packed: set[nn.Module] = set()  # decoders that forward packed rows right now
+    handles = [layer.register_forward_pre_hook(partial(_say_who_calls, packed), with_kwargs=True) for layer in layers]
     handles += [layer.register_forward_hook(_check_calls, with_kwargs=True) for layer in layers]
+    for decoder in decoders:
+        handles.append(decoder.register_forward_pre_hook(partial(_begin, packed), with_kwargs=True))
+        handles.append(decoder.register_forward_hook(partial(_end, packed), always_call=True))
     try:
         for file, name, function in usual:
             setattr(file, name, partial(mixing[name], function))
@@ -102,11 +106,25 @@ class _Call(NamedTuple):
     functions: set[str]
 
 
-def _say_who_calls(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+def _begin(packed: set[nn.Module], decoder: nn.Module, args: tuple, kwargs: dict) -> None:
+    if "shared_prefix" in kwargs:
+        packed.add(decoder)
+
+
+def _end(packed: set[nn.Module], decoder: nn.Module, args: tuple, output: Any) -> None:
+    packed.discard(decoder)
+
+
+def _say_who_calls(packed: set[nn.Module], layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
     """Both functions get the keyword arguments of their layer, the layout among them."""
-    if "shared_prefix" not in kwargs:
-        return None
-    return args, {**kwargs, "recurrent_call": _Call(layer, set())}
+    if "shared_prefix" in kwargs:
+        return args, {**kwargs, "recurrent_call": _Call(layer, set())}
+    if packed:  # transformers before 5.17, say
+        raise ValueError(
+            f"{type(layer).__name__} is not told where a prompt's completions begin: this version of transformers "
+            "keeps a model's keyword arguments from it. Write `shared_prefix: 'off'`."
+        )
+    return None
 
 
 def _check_calls(layer: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:

@@ -84,6 +84,17 @@ def test_a_kernel_in_place_of_a_whole_layer_is_found():
         once(model, batch, prompt_length, 8, turns_of(batch, prompt_length, 8))
 
 
+def test_a_layer_that_is_not_told_of_the_packing_is_found():
+    """As in transformers 5.6, where rows would be mixed without a word."""
+    batch, prompt_length = make_batch(*GROUP)
+    model = with_head(tiny_model("qwen3_5_text"))
+    model.base_model.layers[0].linear_attn.register_forward_pre_hook(
+        lambda layer, args, kwargs: (args, {k: v for k, v in kwargs.items() if k != "shared_prefix"}), with_kwargs=True
+    )
+    with pytest.raises(ValueError, match="Qwen3_5GatedDeltaNet is not told where .*`shared_prefix: 'off'`"):
+        once(model, batch, prompt_length, 8, turns_of(batch, prompt_length, 8))
+
+
 def test_functions_and_hooks_are_as_before():
     """Also where a policy and its reference have one file."""
     models = tiny_model("qwen3_5_text"), tiny_model("qwen3_5_text")
