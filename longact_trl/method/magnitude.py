@@ -62,8 +62,11 @@ class MagnitudeObserver:
                 DeepSpeed.
         """
         groups: list[_Group] = []  # while a forward pass runs
+        num_tokens = 0  # of its rows
 
         def before_forward(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            nonlocal num_tokens
+            num_tokens = kwargs["input_ids"].shape[-1]
             groups[:] = _groups(kwargs)
             self.num_sequences += sum(len(group.segments) for group in groups)
 
@@ -73,7 +76,7 @@ class MagnitudeObserver:
         def after_projection(projection: Projection):
             def hook(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
                 if groups:
-                    self._add(projection, output.detach(), groups)
+                    self._add(projection, _as_wide(output.detach(), num_tokens), groups)
 
             return hook
 
@@ -214,6 +217,13 @@ def _sum_of_squares(tokens: torch.Tensor) -> torch.Tensor:
     return sum(chunk.float().square().sum(0) for chunk in tokens.split(CHUNK_TOKENS))
 
 
+def _as_wide(output: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Zeros for the first tokens of each row where a layer skips them, as those of Gemma 4 without K and V do."""
+    if output.dim() < 3 or (skipped := num_tokens - output.shape[1:-1].numel()) <= 0:
+        return output
+    return nn.functional.pad(output.flatten(1, -2), (0, 0, skipped, 0))
+
+
 def _groups(kwargs: Mapping[str, Any]) -> list[_Group]:
     """The sequences of a forward pass: packed behind shared prompts, or each in a row of its own."""
     if "shared_prefix" in kwargs:
@@ -263,5 +273,7 @@ def measure_magnitudes(
     """
     observer = MagnitudeObserver(find_projections(model, kinds))
     with torch.no_grad(), observer.observe(model):
-        model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), logits_to_keep=1)
+        # A tensor, since for a number newer transformers let layers skip all other tokens.
+        last = torch.tensor([batch["input_ids"].shape[1] - 1], device=batch["input_ids"].device)
+        model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), logits_to_keep=last)
     return observer.compute()

@@ -59,6 +59,8 @@ class LastLayer:
         layout = kwargs.get("shared_prefix")
         if layout is None or layout.whole or not any(g.prefix.start < g.prefix.stop for g in layout.groups):
             return None
+        if _recomputed_without_hooks(layer):
+            return None
         self._layout = replace(layout, attended=self._on_attended)
         return args, {**kwargs, "shared_prefix": self._layout}
 
@@ -89,6 +91,12 @@ class LastLayer:
         if torch.is_tensor(output):
             return self._layout.spread(output)
         return self._layout.spread(output[0]), *output[1:]  # experts may give their scores with it
+
+
+def _recomputed_without_hooks(layer: nn.Module) -> bool:
+    """Whether gradient checkpointing runs a layer's `forward` again and not the layer, as newer transformers do."""
+    checkpoints = getattr(layer, "gradient_checkpointing", False) and layer.training and torch.is_grad_enabled()
+    return checkpoints and type(layer).__call__ is nn.Module.__call__
 
 
 def _is_packed(x: Any, tokens: int) -> bool:

@@ -9,7 +9,7 @@ from helpers.models import make_decoder, make_model
 from helpers.trainers import make_prompts, make_trainer
 from helpers.weights import assert_no_hooks
 from longact_trl import LongActTrainer, MaskRefreshCallback, measure_magnitudes
-from longact_trl.method.magnitude import CHUNK_TOKENS, MagnitudeObserver
+from longact_trl.method.magnitude import CHUNK_TOKENS, MagnitudeObserver, _as_wide
 from longact_trl.method.projections import find_projections
 
 
@@ -259,3 +259,13 @@ def test_measuring_by_hand_gives_what_training_used(tmp_path):
     assert measured.keys() == trainer.mask_refresh.magnitudes.keys()
     for name, magnitude in trainer.mask_refresh.magnitudes.items():
         assert torch.equal(magnitude, measured[name]), name
+
+
+def test_tokens_that_a_layer_skips_count_nothing():
+    """Layers of Gemma 4 that read other layers' K and V run on the last tokens only, in newer transformers."""
+    output = torch.randn(2, 3, 8)
+    wide = _as_wide(output, 5)
+    assert torch.equal(wide[:, 2:], output) and not wide[:, :2].any()
+    assert _as_wide(output, 3) is output
+    heads = output[:, None]  # as DeepSeek's, (B, 1, S, C)
+    assert _as_wide(heads, 3) is heads

@@ -326,7 +326,7 @@ def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, setting
         (BambaConfig(mamba_proj_bias=True), {}, "`mamba_proj_bias`, by which recurrent layers start from"),
         (MiniMaxConfig(layer_types=["linear_attention", "full_attention"] * 16), {}, "has layers of linear_attention"),
         (Zamba2Config(), {}, "layers attend several times"),
-        (Qwen4ExpConfig(), {}, "has layers of qwen_sparse_attention"),
+        (Qwen4ExpConfig(), {}, "has layers of (qwen_sparse|indexed)_attention"),
         (MambaConfig(), {}, "does not take its attention function"),
         (OPTConfig(), {}, "has no rotary positions"),
         (NemotronConfig(), {}, "reads its attention mask itself"),
