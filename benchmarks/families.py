@@ -24,7 +24,8 @@ import datasets
 import torch
 import transformers
 from datasets import Dataset
-from family_checks import WAYS, check_heads, check_magnitudes, check_masks, check_rows, shared_prefix_error
+from family_checks import check_heads, check_magnitudes, check_masks, check_rows
+from family_prefixes import WAYS, shared_prefix_error
 from tiny_families import FAMILIES, tiny_config, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast

@@ -10,7 +10,7 @@ from .analysis.options import check_options, refuse
 from .method.sparsity import check_sparsity_ratio
 from .settings.gpus import gpu_named
 from .settings.messages import usage_errors
-from .settings.paths import check_here, free_folder
+from .settings.paths import check_folders, check_here, default_output
 from .settings.quiet import quiet
 
 
@@ -50,10 +50,7 @@ def quickstart() -> None:
 
 
 GpuName = Annotated[str, typer.Option("--gpu", help="A100, H100, H800 or H200: whose peaks the hours assume.")]
-Price = Annotated[
-    float | None,
-    typer.Option(help="Of a GPU for an hour: shows what it would cost.", min=0, show_default=False),
-]
+Price = Annotated[float | None, typer.Option(help="Of a GPU for an hour: shows the price.", min=0, show_default=False)]
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -79,9 +76,8 @@ def check(
     from .check.command import check_run
 
     memory = on.memory if gpu_memory is None else gpu_memory
-    raise typer.Exit(
-        check_run(config, context.args, gpus, memory, accelerate_config, gpu=on, price=price_per_gpu_hour)
-    )
+    code = check_run(config, context.args, gpus, memory, accelerate_config, gpu=on, price=price_per_gpu_hour)
+    raise typer.Exit(code)
 
 
 Model = Annotated[str, typer.Argument(help="Folder or Hub id.", show_default=False)]
@@ -121,13 +117,8 @@ def inspect(
             raise ValueError("Write --text or --benchmark, not both.")
         check_options(model, sparsity_ratio, projections, layers, [length], text or [])
         if gradients:
-            given = {
-                "--text": text,
-                "--benchmark": benchmark,
-                "--layers": layers,
-                "--projections": projections != KINDS,
-            }
-            given |= {"--after-norm": after_norm, "--after-rope": after_rope, "--layout": layout != "ours"}
+            given = {"--text": text, "--benchmark": benchmark, "--layers": layers, "--after-norm": after_norm}
+            given |= {"--after-rope": after_rope, "--projections": projections != KINDS, "--layout": layout != "ours"}
             refuse(given, "does not go with --gradients, which looks at W_Q and W_K of all layers")
             from .analysis.gradients.command import inspect_gradients
 
@@ -298,18 +289,6 @@ def page(
         from .page.command import write_run_page
 
         write_run_page(runs, output, max_rollouts)
-
-
-def check_folders(folders: list[str]) -> None:
-    """Check that folders are there, before heavy libraries are loaded; raises `ValueError` for one that is not."""
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise ValueError(f"There is no folder {folder!r} in {Path.cwd()}.")
-
-
-def default_output(command: str, model: str) -> Path:
-    """A folder that no earlier run has used."""
-    return free_folder(Path("runs", command, Path(model).name))
 
 
 if __name__ == "__main__":

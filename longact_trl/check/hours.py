@@ -189,11 +189,11 @@ def hours_table(hours: Hours, gpu: Gpu, price: float | None = None) -> Table:
     Returns:
         `Table`: With what is assumed in its caption.
     """
-    caption = (
-        f"{gpu.assumption}, assumed and not measured; {hours.counted}. Without loading, saving, the optimizer, "
-        "communication, evaluation, and what dynamic sampling generates again."
+    table = empty_table(
+        gpu,
+        f"{hours.counted}. Without loading, saving, the optimizer, communication, evaluation, and what dynamic "
+        "sampling generates again.",
     )
-    table = Table(title="Hours, by formula", caption=caption, title_justify="left", caption_justify="left")
     table.add_column("")
     table.add_column("minutes a step", justify="right")
     known = hours.steps is not None
@@ -209,3 +209,9 @@ def hours_table(hours: Hours, gpu: Gpu, price: float | None = None) -> Table:
     else:
         table.caption += " How many steps is not known: the data are not here, and no `max_steps` is set."
     return table
+
+
+def empty_table(gpu: Gpu, counted: str) -> Table:
+    """A table of hours, whose caption says what is assumed of a GPU and what is counted."""
+    caption = f"{gpu.assumption}, assumed and not measured; {counted}"
+    return Table(title="Hours, by formula", caption=caption, title_justify="left", caption_justify="left")

@@ -12,7 +12,7 @@ from .rows import RL_FEATURES, convert_rows, rl_row
 
 
 HUB_ID = "Tongyi-Zhiwen/DocQA-RL-1.6K"
-NUM_ROWS = {"train": 1591, "test": 2006}
+NUM_ROWS = {"train": 1591, "test": 2006}  # of its splits there
 # Names in `data_source` before the length range, and the abilities they train.
 ABILITIES = {"long_toc_choices": "doc-mc", "docmath": "doc-math", "multihoprag": "doc-qa", "musique": "doc-qa"}
 

@@ -10,8 +10,8 @@ not run on a GPU so far: on a CPU, uncompiled, it is compared with `packing/bloc
 Shapes: T packed tokens, N of kept prefixes, H query heads, K key heads, D channels per head.
 """
 
+from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,10 +19,6 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_bloc
 
 from .blocks import Scores
 from .layout import Group, PackedLayout
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def flex_packed_attention(
@@ -83,7 +79,7 @@ def flex_packed_attention(
 
 
 @cache
-def _kernel(compiled: bool) -> "Callable":
+def _kernel(compiled: bool) -> Callable:
     return torch.compile(flex_attention) if compiled else flex_attention
 
 

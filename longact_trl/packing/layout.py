@@ -110,14 +110,12 @@ class PackedLayout:
 
     def spread(self, segments: torch.Tensor) -> torch.Tensor:
         """From what `segments_of` gives back to (1, T, …), zero in prefixes."""
-        num_tokens, parts, start = len(self.rows), [], 0
+        num_tokens = len(self.rows)
         places = [g.after_prefix for g in self.groups if g.segments] or [slice(num_tokens - 1, num_tokens)]
-        end = 0
-        for place in places:
-            parts.append(segments.new_zeros(1, place.start - end, *segments.shape[2:]))
-            parts.append(segments[:, start : start + place.stop - place.start])
-            start, end = start + place.stop - place.start, place.stop
-        return torch.cat(parts, dim=1)
+        packed = segments.new_zeros(1, num_tokens, *segments.shape[2:])
+        device = segments.device
+        index = torch.cat([torch.arange(place.start, place.stop, device=device) for place in places])
+        return packed.index_copy(1, index, segments)
 
     def unpack(self, segments: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         """From (1, tokens of segments) to `shape` (B, S), zero where nothing comes from. Differentiable."""

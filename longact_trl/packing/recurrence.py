@@ -119,7 +119,7 @@ def _say_who_calls(packed: set[nn.Module], layer: nn.Module, args: tuple, kwargs
     """Both functions get the keyword arguments of their layer, the layout among them."""
     if "shared_prefix" in kwargs:
         return args, {**kwargs, "recurrent_call": _Call(layer, set())}
-    if packed:  # transformers before 5.17, say
+    if packed:  # as transformers 5.6 does not
         raise ValueError(
             f"{type(layer).__name__} is not told where a prompt's completions begin: this version of transformers "
             "keeps a model's keyword arguments from it. Write `shared_prefix: 'off'`."

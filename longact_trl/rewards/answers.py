@@ -22,8 +22,8 @@ def answer_matches(text: str, golds: list[str] | str, kind: str | None = None) -
 
     - `choice`: one letter and nothing else (`B`, `(b)`, `B.`), never a letter found in prose.
     - `number`: one number, in digits or Chinese characters, and nothing else but currency, `%`, a scale word or a
-      carrier phrase; two plain integers
-      must be equal, other numbers agree within `RELATIVE_TOLERANCE`. With `%` on one side only, 25% is 25 or 0.25.
+      carrier phrase; two plain integers must be equal, other numbers agree within `RELATIVE_TOLERANCE`. With `%` on
+      one side only, 25% is 25 or 0.25.
       Brackets around a gold or a loose dash beside it are a minus, as in accounts; in an answer they are only right
       where the gold has them, too.
     - `string`: a gold, after Unicode, case, articles, punctuation and whitespace are normalised, alone or in a carrier

@@ -37,6 +37,11 @@ def free_folder(output_dir: str | Path) -> Path:
     return folder
 
 
+def default_output(command: str, model: str) -> Path:
+    """Where a command writes what it found of a model: a folder that no earlier one has used."""
+    return free_folder(Path("runs", command, Path(model).name))
+
+
 def relative(path: Path) -> str:
     """A path below the working directory as one would type it, any other one in full."""
     path, here = path.resolve(), Path.cwd().resolve()
@@ -60,6 +65,13 @@ def check_here(name: str, value: str) -> None:
     if is_path and not Path(value).exists():
         where = f" in {Path.cwd()}" if not Path(value).is_absolute() else ""
         raise ValueError(f"`{name}`: there is no {value!r}{where}. Write the path of what is there, or a Hub id.")
+
+
+def check_folders(folders: list[str]) -> None:
+    """Check that folders are there; raises `ValueError` for one that is not."""
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"There is no folder {folder!r} in {Path.cwd()}.")
 
 
 def recipe_configs(recipe_dir: str | Path) -> list[str]:

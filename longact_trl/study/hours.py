@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from ..check.hours import HOUR, hours_of
+from ..check.hours import HOUR, empty_table, hours_of
 from ..check.memory.plan import VLLM_WORKSPACE
 from ..check.memory.shape import ModelShape
 from ..check.subject import Subject, read_subject
@@ -28,6 +28,7 @@ QUESTIONS = 503
 VLLM_SHARE = 0.9
 """What vLLM takes of a GPU by itself."""
 WIDTH = 2
+"""Bytes of a weight, and of an element of K and V, in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,11 @@ def hours_table(runs: list[Run], found: dict[str, RunHours], gpu: Gpu, price: fl
     Returns:
         `Table`: With what is assumed in its caption.
     """
-    caption = (
-        f"{gpu.assumption}, assumed and not measured; every prompt and completion as long as it may be, the run's "
-        "GPUs held while one evaluates. See `longact check --config …` for the parts of an arm."
+    table = empty_table(
+        gpu,
+        "every prompt and completion as long as it may be, the run's GPUs held while one evaluates. See "
+        "`longact check --config …` for the parts of an arm.",
     )
-    table = Table(title="Hours, by formula", caption=caption, title_justify="left", caption_justify="left")
     columns = ("arm", "runs", "training", "evaluation", "GPU-hours") + ("price",) * (price is not None)
     for column in columns:
         table.add_column(column, justify="left" if column == "arm" else "right")

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import torch
 from torch import nn
-from transformers import (
-    PretrainedConfig,
-)
+from transformers import PretrainedConfig
 from trl.import_utils import is_vllm_available
 
 from ..method.gradients import GradientMasker

@@ -18,9 +18,8 @@ from family_checks import (  # noqa: E402, F401
     check_magnitudes,
     check_masks,
     check_rows,
-    exact_recurrences_in,
-    shared_prefix_error,
 )
+from family_prefixes import exact_recurrences_in, shared_prefix_error  # noqa: E402, F401
 from tiny_families import FAMILIES, tiny_config  # noqa: E402, F401
 
 

@@ -11,6 +11,7 @@ from helpers.prefix_rows import alone, make_batch, with_head
 from longact_trl.packing.forward import forward_once, forward_stretch, packed_attention_in
 from longact_trl.packing.kept import KeptPrefix
 from longact_trl.packing.last_layer import last_layer_of
+from longact_trl.packing.layout import Group, PackedLayout
 from longact_trl.packing.schedule import Stretch
 
 
@@ -89,3 +90,12 @@ def test_lora_draws_dropout_for_segments_only():
 def test_a_layer_of_two_attentions_is_left_alone():
     assert last_layer_of(tiny_model("longcat_flash").base_model) is None
     assert last_layer_of(tiny_model("qwen3").base_model) is not None
+
+
+def test_segments_go_back_to_their_places():
+    """Also where a prefix without any segment ends the row."""
+    groups = Group(slice(0, 3), (slice(3, 5), slice(5, 6))), Group(slice(6, 8), ())
+    tokens = torch.arange(8)
+    layout = PackedLayout(tokens, tokens, groups)
+    packed = torch.arange(1.0, 9.0).view(1, 8, 1)
+    assert layout.spread(layout.segments_of(packed)).flatten().tolist() == [0, 0, 0, 4, 5, 6, 0, 0]

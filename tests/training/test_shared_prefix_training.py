@@ -1,36 +1,16 @@
-"""Whole runs with prompts shared, and when they are."""
+"""Whole runs with prompts shared."""
 
 import pytest
 import torch
-from transformers import (
-    BambaConfig,
-    Gemma2Config,
-    Gemma3Config,
-    GptOssConfig,
-    HrmTextConfig,
-    LlamaConfig,
-    MambaConfig,
-    MiniMaxConfig,
-    MistralConfig,
-    NemotronConfig,
-    NemotronHConfig,
-    OPTConfig,
-    Qwen3_5Config,
-    Qwen3Config,
-    Qwen3MoeConfig,
-    Qwen4ExpConfig,
-    TrainerCallback,
-    Zamba2Config,
-)
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from helpers.families import tiny_model as tiny_family
 from helpers.models import make_model
-from helpers.trainers import make_args, make_prompts, make_trainer, spread_reward
+from helpers.trainers import make_args, make_prompts, make_trainer
 from helpers.weights import assert_no_hooks, weights_of
-from longact_trl import LongActConfig, LongActTrainer
+from longact_trl import LongActTrainer
 from longact_trl.packing.attention import SUFFIX
-from longact_trl.packing.obstacles import check_shared_prefix, shares_prefixes
 from longact_trl.packing.schedule import take_turns
 from longact_trl.training.shared_prefix import exchange_window, prompts_to_share
 
@@ -313,89 +293,3 @@ def test_switched_off_nothing_changes(tmp_path, tiny_model, packed):
 )
 def test_rows_are_exchanged_only_where_it_shows_in_no_gradient(tmp_path, settings, window):
     assert exchange_window(make_args(tmp_path, **settings)) == window
-
-
-@pytest.mark.parametrize(
-    "config, settings, message",
-    [
-        (LlamaConfig(), {"policy_loss": "kl_cov", "num_iterations": 2}, "has a kink at zero"),
-        (LlamaConfig(), {"model_init_kwargs": {"attn_implementation": "eager"}}, "Write 'sdpa'"),
-        (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), {}, "'dynamic'"),
-        (HrmTextConfig(), {}, "layers attend several times"),
-        (LlamaConfig(attention_dropout=0.1), {}, "`attention_dropout`=0.1"),
-        (BambaConfig(mamba_proj_bias=True), {}, "`mamba_proj_bias`, by which recurrent layers start from"),
-        (MiniMaxConfig(layer_types=["linear_attention", "full_attention"] * 16), {}, "has layers of linear_attention"),
-        (Zamba2Config(), {}, "layers attend several times"),
-        (Qwen4ExpConfig(), {}, "has layers of (qwen_sparse|indexed)_attention"),
-        (MambaConfig(), {}, "does not take its attention function"),
-        (OPTConfig(), {}, "has no rotary positions"),
-        (NemotronConfig(), {}, "reads its attention mask itself"),
-    ],
-    ids=lambda value: type(value).__name__,
-)  # fmt: skip
-def test_what_it_refuses(tmp_path, config, settings, message):
-    on, auto = (make_args(tmp_path, shared_prefix=mode, **settings) for mode in ("on", "auto"))
-    with pytest.raises(ValueError, match=f"`shared_prefix='on'` cannot work: .*{message}"):
-        check_shared_prefix(config, on)
-    check_shared_prefix(config, auto)
-    assert not shares_prefixes(config, auto)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        LlamaConfig(),
-        Qwen3Config(),
-        MistralConfig(),
-        Gemma2Config(),
-        GptOssConfig(),
-        Qwen3MoeConfig(),
-        Gemma3Config(),  # also reads images
-        Qwen3_5Config(),  # and is recurrent
-        NemotronHConfig(),  # without rotary positions
-    ],
-)
-def test_what_it_takes(tmp_path, config):
-    assert shares_prefixes(config, make_args(tmp_path, shared_prefix="on"))
-    assert not shares_prefixes(config, make_args(tmp_path, shared_prefix="off"))
-
-
-def test_what_has_not_run_on_a_gpu_is_for_those_who_ask(tmp_path, monkeypatch):
-    """FlexAttention, and the kernels of recurrences."""
-    on, auto = (make_args(tmp_path, shared_prefix=mode) for mode in ("on", "auto"))
-    monkeypatch.setattr(LongActConfig, "device", property(lambda self: torch.device("cuda")))
-    for args in (on, auto):
-        args.bf16 = True
-        assert shares_prefixes(Qwen3Config(), args)
-    for config in (Gemma2Config(), GptOssConfig(), Qwen3_5Config(), NemotronHConfig()):
-        assert shares_prefixes(config, on) and not shares_prefixes(config, auto)
-    auto.prefix_offload = True
-    with pytest.raises(ValueError, match="write `shared_prefix: 'on'` to be the first"):
-        check_shared_prefix(GptOssConfig(), auto)
-
-
-def test_a_load_balancing_loss_needs_whole_prompts(tmp_path):
-    with pytest.raises(ValueError, match="`prefix_chunk_size=8` cannot work: a load-balancing loss"):
-        check_shared_prefix(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8))
-    assert shares_prefixes(Qwen3MoeConfig(), make_args(tmp_path, prefix_chunk_size=8, router_aux_loss_coef=0.0))
-
-
-def test_it_refuses_a_rank_with_one_completion(tmp_path):
-    args = make_args(tmp_path, shared_prefix="on")
-    args.per_device_train_batch_size = args.steps_per_generation = 1  # as on 4 ranks
-    with pytest.raises(ValueError, match="no two of a prompt meet"):
-        check_shared_prefix(LlamaConfig(), args)
-    args.prefix_chunk_size = 512
-    assert shares_prefixes(LlamaConfig(), args)
-
-
-def test_it_refuses_before_weights_are_loaded(tmp_path, no_weights):
-    with pytest.raises(ValueError, match="`shared_prefix='on'` cannot work"):
-        LongActTrainer(
-            str(no_weights),
-            spread_reward,
-            make_args(tmp_path, shared_prefix="on", model_init_kwargs={"attn_implementation": "eager"}),
-            make_prompts(),
-        )
-    with pytest.raises(ValueError, match="Unknown `shared_prefix` 'yes'. Write one of 'auto', 'on', 'off'"):
-        LongActConfig(str(tmp_path), shared_prefix="yes")
