@@ -112,10 +112,13 @@ class PackedLayout:
         """From what `segments_of` gives back to (1, T, …), zero in prefixes."""
         num_tokens = len(self.rows)
         places = [g.after_prefix for g in self.groups if g.segments] or [slice(num_tokens - 1, num_tokens)]
-        packed = segments.new_zeros(1, num_tokens, *segments.shape[2:])
-        device = segments.device
-        index = torch.cat([torch.arange(place.start, place.stop, device=device) for place in places])
-        return packed.index_copy(1, index, segments)
+        # Views and `cat` save nothing for backward: with gradient checkpointing, whatever does makes the layer run
+        # again there and then, and ranks of ZeRO-3 that have no prefix would gather weights in another order.
+        parts, end = [], 0
+        for place, part in zip(places, segments.split([p.stop - p.start for p in places], dim=1), strict=True):
+            parts += [segments.new_zeros(1, place.start - end, *segments.shape[2:]), part]
+            end = place.stop
+        return torch.cat([*parts, segments.new_zeros(1, num_tokens - end, *segments.shape[2:])], dim=1)
 
     def unpack(self, segments: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         """From (1, tokens of segments) to `shape` (B, S), zero where nothing comes from. Differentiable."""

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from helpers.allocations import Allocations
 from helpers.models import make_decoder, make_model
@@ -10,7 +11,7 @@ from helpers.trainers import make_prompts, make_trainer
 from helpers.weights import assert_no_hooks
 from longact_trl import LongActTrainer, MaskRefreshCallback, measure_magnitudes
 from longact_trl.method.magnitude import CHUNK_TOKENS, MagnitudeObserver, _as_wide
-from longact_trl.method.projections import find_projections
+from longact_trl.method.projections import Projection, find_projections
 
 
 def make_batch(padding: str, length: int = 12, num_sequences: int = 4) -> dict[str, torch.Tensor]:
@@ -261,11 +262,29 @@ def test_measuring_by_hand_gives_what_training_used(tmp_path):
         assert torch.equal(magnitude, measured[name]), name
 
 
+class LastTokens(nn.Module):
+    """As layers of Gemma 4 that read other layers' K and V: newer transformers run them on the last tokens only."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.q_proj = nn.Embedding(16, 8), nn.Linear(8, 8, bias=False)
+
+    def forward(self, input_ids, attention_mask):
+        return self.q_proj(self.embed(input_ids)[:, -3:])
+
+
 def test_tokens_that_a_layer_skips_count_nothing():
-    """Layers of Gemma 4 that read other layers' K and V run on the last tokens only, in newer transformers."""
+    model = LastTokens()
+    ids, mask = torch.arange(10).view(2, 5), torch.tensor([[0, 1, 1, 1, 1], [0, 0, 0, 1, 1]])
+    observer = MagnitudeObserver([Projection("q_proj", "q", model.q_proj, 2, 4)])
+    with observer.observe(model), torch.no_grad():
+        output = model(input_ids=ids, attention_mask=mask)
+    expected = (output[0].norm(dim=0) + output[1, 1:].norm(dim=0)) / 2
+    torch.testing.assert_close(observer.compute()["q_proj"].flatten(), expected)
+
+
+def test_outputs_of_another_shape_stay_as_they_are():
     output = torch.randn(2, 3, 8)
-    wide = _as_wide(output, 5)
-    assert torch.equal(wide[:, 2:], output) and not wide[:, :2].any()
     assert _as_wide(output, 3) is output
     heads = output[:, None]  # as DeepSeek's, (B, 1, S, C)
     assert _as_wide(heads, 3) is heads

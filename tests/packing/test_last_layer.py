@@ -97,5 +97,9 @@ def test_segments_go_back_to_their_places():
     groups = Group(slice(0, 3), (slice(3, 5), slice(5, 6))), Group(slice(6, 8), ())
     tokens = torch.arange(8)
     layout = PackedLayout(tokens, tokens, groups)
-    packed = torch.arange(1.0, 9.0).view(1, 8, 1)
-    assert layout.spread(layout.segments_of(packed)).flatten().tolist() == [0, 0, 0, 4, 5, 6, 0, 0]
+    packed = torch.arange(1.0, 9.0).view(1, 8, 1).requires_grad_()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda tensor: tensor):
+        back = layout.spread(layout.segments_of(packed))
+    assert back.flatten().tolist() == [0, 0, 0, 4, 5, 6, 0, 0]
+    assert back.requires_grad and not saved  # see there: ranks of ZeRO-3 would part
