@@ -12,11 +12,11 @@ from helpers.launching import launch
 
 
 WORKERS = {  # in the order in which they run
-    "ddp": ("worker", "losses", "sampling"),
+    "ddp": ("worker", "losses", "sampling", "shared_prefix"),
     "zero1": ("worker", "sampling"),
-    "zero2": ("worker",),
-    "zero3": ("worker", "lora", "algorithms", "families"),
-    "fsdp2": ("worker", "lora"),
+    "zero2": ("worker", "shared_prefix"),
+    "zero3": ("worker", "lora", "algorithms", "families", "shared_prefix"),
+    "fsdp2": ("worker", "lora", "shared_prefix"),
 }
 FAMILIES = ["qwen3_5", "gpt_oss", "deepseek_v3"]  # a composite checkpoint with gates, experts, latent attention
 MORE_FAMILIES = ["qwen3_next", "qwen3_moe", "gemma3", "gemma4"]
@@ -26,6 +26,7 @@ SAYS = {
     "losses": ["OK losses rank"],
     "sampling": ["OK sampling {backend} rank"],
     "families": [f"OK {family} rank" for family in FAMILIES],
+    "shared_prefix": ["OK shared {backend} rank"],
     "algorithms": [
         f"OK {algorithm} {strategy} rank"
         for algorithm in ("dense", "grpo", "clip_cov", "kl_cov")
@@ -71,7 +72,8 @@ def printed_by(tiny_model, tmp_path_factory):
 def test_each_worker_ends_well_on_both_ranks(printed_by, backend, worker):
     """
     Each worker's module says what it compares: gradients to the bit, frozen rows and resume; LoRA; selections of
-    Clip-Cov and KL-Cov; dynamic sampling; all algorithms from their YAML; checkpoints of other families.
+    Clip-Cov and KL-Cov; dynamic sampling; all algorithms from their YAML; checkpoints of other families; prompts
+    forwarded once, where the ranks' packed rows differ.
     """
     printed = printed_by(backend)
     for line in SAYS[worker]:
@@ -80,6 +82,15 @@ def test_each_worker_ends_well_on_both_ranks(printed_by, backend, worker):
 
 def test_prompts_that_stay_degenerate_are_told(printed_by):
     assert "groups still have the same answer reward throughout" in printed_by("ddp")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("backend", ["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"])
+def test_gradients_over_rows_and_chunks(backend, tiny_model, tmp_path):
+    """The whole grid of shared prefixes; the rest of the suite has a covering part of it."""
+    printed = launch(backend, "tests/distributed/prefix_grid_worker.py", backend, tiny_model, str(tmp_path))
+    print("\n".join(line for line in printed.splitlines() if line.startswith("CELL")))
+    assert printed.count("CELL") == 15 and f"OK grid {backend}" in printed
 
 
 @pytest.mark.full
