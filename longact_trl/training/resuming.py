@@ -12,8 +12,9 @@ from .checkpoints import check_strategy, how_to_continue, naming_unreadable, res
 from .mask_file import STATE_DIR
 
 
-REFERENCE = "ref"
-"""What TRL calls the frozen copy of a `PeftModel`'s own adapter, with `beta` above 0."""
+AT_THE_TOP = "default"
+"""The adapter that PEFT saves beside the subfolders of all others, such as `ref`, TRL's frozen copy with `beta` above
+0."""
 
 
 class ResumingTrainer(GRPOTrainer):
@@ -74,19 +75,16 @@ class ResumingTrainer(GRPOTrainer):
         dtypes = {name: param.dtype for name, param in self.model.named_parameters()}
         with naming_unreadable(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            if is_peft_model(self.model) and REFERENCE in self.model.peft_config:
-                self._load_trained_adapter(resume_from_checkpoint)
+            if is_peft_model(self.model) and AT_THE_TOP in self.model.peft_config and len(self.model.peft_config) > 1:
+                self._load_adapter_at_the_top(resume_from_checkpoint)
         for name, param in self.model.named_parameters():
             if param.dtype != dtypes[name]:  # PEFT loads in float32 what TRL trains in bfloat16 (QLoRA)
                 param.data = param.data.to(dtypes[name])
 
-    def _load_trained_adapter(self, checkpoint: str | Path) -> None:
-        """
-        The adapter itself, beside the frozen copy that is its reference. Trainer looks for adapters in folders only,
-        finds TRL's copy there, and leaves the one at the top of the checkpoint unread.
-        """
+    def _load_adapter_at_the_top(self, checkpoint: str | Path) -> None:
+        """Trainer looks for adapters in folders only: where it finds others there, it leaves this one unread."""
         trained = self.model.active_adapter
-        self.model.load_adapter(str(checkpoint), trained, is_trainable=True)
+        self.model.load_adapter(str(checkpoint), AT_THE_TOP, is_trainable=trained == AT_THE_TOP)
         self.model.set_adapter(trained)
 
     def _load_optimizer_and_scheduler(self, checkpoint):

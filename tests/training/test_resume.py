@@ -71,11 +71,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, run, update_rule, tiny
         assert logged[0] == logged[1], name
 
 
-def adapted(seed: int) -> PeftModel:
-    """A model with an adapter of one's own that has learned something already."""
+def adapted(seed: int, other: str | None = None, learning: str = "default") -> PeftModel:
+    """A model with an adapter of one's own that has learned something already, and maybe another one."""
     torch.manual_seed(seed)
     config = LoraConfig(target_modules=["q_proj", "k_proj", "v_proj"], r=2, init_lora_weights=False)
-    return get_peft_model(make_model(), config)
+    model = get_peft_model(make_model(), config)
+    if other:
+        model.add_adapter(other, config)
+        model.set_adapter(learning)
+    return model
 
 
 def test_an_adapter_of_ones_own_with_a_reference(tmp_path):
@@ -94,6 +98,21 @@ def test_an_adapter_of_ones_own_with_a_reference(tmp_path):
         start = before[name.replace(".ref.", ".default.")]
         assert torch.equal(param, start) == (not of_trained), name
         assert of_reference or of_trained or "lora" not in name
+
+
+@pytest.mark.parametrize(("other", "learning", "beta"), [("fixed", "default", 0.0), ("policy", "policy", 0.1)])
+def test_each_of_several_adapters_is_restored(tmp_path, other, learning, beta):
+    """PEFT saves `default` at the top of a checkpoint and the others, TRL's `ref` among them, in folders below."""
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "beta": beta, "learning_rate": 1e-2}
+    whole = make_trainer(tmp_path, adapted(0, other, learning), **settings)
+    whole.train()
+    resumed = make_trainer(tmp_path, adapted(1, other, learning), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert_same_weights(resumed.model, whole.model)
+    started = dict(adapted(0, other, learning).named_parameters())
+    for name, param in resumed.model.named_parameters():
+        assert param.requires_grad == (f".{learning}." in name)
+        assert name not in started or torch.equal(param, started[name]) == (not param.requires_grad), name
 
 
 def test_the_best_model_at_the_end_is_the_best_adapter_beside_its_reference(tmp_path):
