@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import fsspec
@@ -20,8 +20,10 @@ ROWS_AT_A_TIME = 100
 _TRAIN = re.compile(r"(?:^|[-._ 0-9/])(?:train|training)(?:[-._ 0-9/]|$)")
 # Names that `datasets` takes for no split ("testset", "TEST"), and that a user may well mean for one.
 _HELD_OUT = re.compile(
-    r"(?:^|[^a-z])(?:test\w{0,4}|eval\w*|valid\w*|val|dev|devset|hold\W?out|held\W?out)(?:[^a-z]|$)"
+    r"(?:^|[^a-z])(?:test\w{0,4}|eval\w*|valid\w*|val|dev|devset|h[eo]ld[\W_]?out|unseen)(?:[^a-z]|$)|测试|測試|验证|驗證"
 )
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_SPLIT = re.compile("test|eval|valid(?:ation)?|val|dev")
 
 
 def find_files(source: str, split: str, data_files: str | list[str] | None = None) -> list[str] | None:
@@ -45,7 +47,8 @@ def find_files(source: str, split: str, data_files: str | list[str] | None = Non
         `list[str]`, or `None` where the source is neither a file nor a folder of files here.
 
     Raises:
-        `ValueError`: If the folder has no such split, or no files of one kind that can be read.
+        `ValueError`: If the folder has no such split, or one that shares a file with another, or no files of one kind
+            that can be read.
     """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix in BUILDERS:
@@ -57,6 +60,12 @@ def find_files(source: str, split: str, data_files: str | list[str] | None = Non
         patterns = [data_files] if isinstance(data_files, str) else data_files
         return _of_one_kind(source, sorted(str(file) for pattern in patterns for file in path.glob(pattern)), patterns)
     splits = _splits_of(source, path)
+    both = {file for of, files in splits.items() for file in files if of != split} & set(splits.get(split, ()))
+    if both and set(splits[split]) != both:
+        raise ValueError(
+            f"{source!r} has a file that `datasets` takes for a part of two splits, {Path(min(both)).name!r}: rename "
+            "it or give one file as the source"
+        )
     if split in splits and _are_named(path, splits):
         return _of_one_kind(source, splits[split], [split])
     if _are_named(path, splits):
@@ -66,7 +75,8 @@ def find_files(source: str, split: str, data_files: str | list[str] | None = Non
         )
     patterns = [f"*{suffix}" for suffix in BUILDERS]
     files = sorted(str(file) for pattern in patterns for file in path.glob(pattern)) or splits.get("train", [])
-    held_out = [file for file in files if _HELD_OUT.search(Path(file).relative_to(path).as_posix().lower())]
+    names = {file: Path(file).relative_to(path).as_posix() for file in files}
+    held_out = [file for file, name in names.items() if _sounds_held_out(name, names.values())]
     if held_out and len(held_out) < len(files):
         raise ValueError(
             f"{source!r} has files whose names sound held out, such as {Path(held_out[0]).name!r}, and others, but no "
@@ -101,6 +111,13 @@ def _are_named(folder: Path, splits: dict[str, list[str]]) -> bool:
         and set(splits) != {"train"}
         or any(_TRAIN.search(Path(file).relative_to(folder).as_posix()) for file in splits.get("train", []))
         or (readme.is_file() and "data_files:" in readme.read_text(encoding="utf-8", errors="replace"))
+    )
+
+
+def _sounds_held_out(name: str, names: Collection[str]) -> bool:
+    """Whether a file is called `myTest`, or `qatest` beside a `qatrain`."""
+    return bool(_HELD_OUT.search(_CAMEL.sub("_", name).lower())) or any(
+        name[: part.start()] + "train" + name[part.end() :] in names for part in _SPLIT.finditer(name)
     )
 
 

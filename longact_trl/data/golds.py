@@ -57,6 +57,8 @@ def _text(value: object) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         return None
+    if isinstance(value, float) and value.is_integer():  # what tables make of an integer where another row has none
+        value = int(value)
     if isinstance(value, datetime) and value.time() == time():  # what tables make of a date
         value = value.date()
     if isinstance(value, int | float | Decimal | date):

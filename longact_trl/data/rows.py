@@ -13,7 +13,7 @@ from pathlib import Path
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
-from ..rewards import answers, chinese_numerals, lists, numbers, text
+from ..rewards import answers, chinese_numerals, currencies, lists, numbers, text
 from ..rewards import tagged as rewards
 from ..rewards.answers import short_repr
 from ..rewards.tagged import answer_reward, format_reward
@@ -288,5 +288,5 @@ def sft_row(prompt: list[dict], completion: str, task: str) -> dict:
 def code_hash(function: Callable) -> str:
     """Hash of the code that decides what a row becomes: datasets' own hash of an imported function is its name."""
     modules = [sys.modules[name] for name in (function.__module__, __name__)]
-    modules += [gold_answers, answer_format, answers, chinese_numerals, lists, numbers, text, rewards]
+    modules += [gold_answers, answer_format, answers, chinese_numerals, currencies, lists, numbers, text, rewards]
     return Hasher.hash([inspect.getsource(module) for module in modules])

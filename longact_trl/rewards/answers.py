@@ -76,7 +76,7 @@ def read_choice(text: str) -> str | None:
     Returns:
         `str` or `None`: `"A"` … `"Z"` of `B`, `(b)`, `**B**` or `B.`; `None` for anything but one letter.
     """
-    letter = fold(unwrap(text)).strip(" \r\n\t()[]{}.:*、。\"'“”`«»「」").upper()
+    letter = fold(unwrap(text)).strip(" \r\n\t()[]{}【】〔〕.,:;*•·-、。\"'“”`«»「」").upper()
     return letter if len(letter) == 1 and "A" <= letter <= "Z" else None
 
 

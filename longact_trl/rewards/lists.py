@@ -9,8 +9,11 @@ from .numbers import read_number
 from .text import as_typed, unwrap, without_groups, words
 
 
-# A word of one letter only between two items: after a comma it may be an item.
-_AND = r"\b(?:and|und|et|en|og|och)\b|(?<=[^\s,;、])\s(?:&|y|e|и)\s|以及|和|与|與|及|跟|と|및|그리고"
+# A short word only between two items: after a comma it may be an item, and in "I've" or "Charles I" it is none.
+_AND = (
+    r"\b(?:and|as well as|und|sowie|et|ainsi que|así como|en|og|och|oraz|és|και|và|și|şi)\b|(?<=\s)&(?=\s)"
+    r"|(?<=[^\s,;、])\s(?:y|e|(?-i:i)|и|і|та|ve|و|और)\s|以及|和|与|與|及|跟|と|및|그리고"
+)
 # A gold may hold any of the separators, so each is tried; every try must give the whole list.
 _SEPARATORS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -19,12 +22,13 @@ _SEPARATORS = tuple(
 )
 _WORD = re.compile(_AND, re.IGNORECASE)
 _JOINED = frozenset(separator for separator in _SEPARATORS if _AND in separator.pattern)
-_BULLETS = re.compile("[•‣◦▪●○■□◆◇►▶➢➤✓✔]")
+_BULLETS = re.compile("[•‣◦▪●○■□◆◇►▶➢➤✓✔★☆※❖∙⦁]")
 _LINE_MARKER = re.compile(r"(?:[-–—*+·]|\(?\d{1,3}[.)]) ")
-_CIRCLED = re.compile("[①-⑳❶-❿➀-➓⓵-⓾]")
+_CIRCLED = re.compile("[①-⑳⑴-⒛❶-❿➀-➓⓵-⓾㈠-㈩㊀-㊉]|[1-9]\ufe0f?\u20e3")
 _LABEL = re.compile(
-    r"(?<![A-Za-z0-9.,])\(?(\d{1,3}|[a-z]|[ivx]{2,5})(?:[)、:]|\.(?!\d))|(?<!\w)\(?([一二三四五六七八九十]{1,3})[)、.:]",
-    re.IGNORECASE,
+    r"(?<![A-Za-z0-9.,])(?:[(\[]?(\d{1,3}|[a-z]|[ivx]{2,5})(?:[)\]、:]|\.(?!\d))|#(\d{1,3})(?=[:.)\s])|^(\d{1,3}) - )"
+    r"|(?<!\w)\(?([一二三四五六七八九十]{1,3})[)、.:]",
+    re.IGNORECASE | re.MULTILINE,
 )
 _TRAILING_AND = re.compile(rf"(?:{_AND})$", re.IGNORECASE)
 _ROMAN = "i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx".split()
@@ -74,7 +78,7 @@ def _signed_key(item: str) -> tuple[tuple[str, ...], bool]:
 
 def _readings(text: str, separators: Sequence[re.Pattern]) -> Iterator[list[str]]:
     # NFKC would glue ① to its item.
-    text = _CIRCLED.sub(lambda mark: f"\n{int(unicodedata.numeric(mark[0]))}) ", text)
+    text = _CIRCLED.sub(lambda mark: f"\n{int(unicodedata.numeric(mark[0][0]))}) ", text)
     lines = (" ".join(line.split()) for line in as_typed(text).split("\n"))
     text = "\n".join(line for line in lines if line)
     for plain in dict.fromkeys((text, _BULLETS.sub("\n", text), without_groups(text))):
@@ -91,7 +95,7 @@ def _readings(text: str, separators: Sequence[re.Pattern]) -> Iterator[list[str]
 
 def _numbered(text: str) -> Iterator[list[str]]:
     """Items behind 1, 2, 3 …, a, b, c …, i, ii, iii … or 一、二、三, wherever these stand."""
-    marks = [(mark, (mark[1] or mark[2]).lower()) for mark in _LABEL.finditer(text)]
+    marks = [(mark, mark[mark.lastindex].lower()) for mark in _LABEL.finditer(text)]
     for labels in (map(str, range(1, len(marks) + 1)), _CHINESE, _ALPHABET, _ROMAN):
         labels, starts = iter(labels), []
         expected = next(labels, None)

@@ -5,7 +5,8 @@ import unicodedata
 from typing import NamedTuple
 
 from .chinese_numerals import with_digits
-from .text import CURRENCY_SYMBOLS, fold, is_cjk, unwrap
+from .currencies import CJK, is_currency
+from .text import LATEX_WRAPPERS, PERCENT_WORDS, fold, is_cjk, unwrap
 
 
 RELATIVE_TOLERANCE = 1.5e-3
@@ -31,25 +32,12 @@ _SCALES |= {f"{name}s": scale for name, scale in _SCALES.items()}
 _SCALES |= {"mn": 1e6, "mln": 1e6, "bn": 1e9, "tn": 1e12}
 # 百万 and 万亿 are products.
 _SCALES |= {"十": 1e1, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "亿": 1e8, "億": 1e8}
-_CURRENCIES = frozenset(
-    "usd eur gbp cny cnh rmb jpy inr hkd twd krw sgd aud cad nzd chf sek nok dkk rub brl mxn zar try thb idr myr php "
-    "vnd pln czk huf ils aed sar ngn pkr bdt lkr uah dollar dollars buck bucks euro euros pound pounds sterling yuan "
-    "renminbi yen won rupee rupees rs franc francs peso pesos ruble rubles rouble roubles baht lira "
-    "krona kronor krone kroner kr zł".split()
-)
-# "US$", "HK$", "Canadian dollars"
-_OF_CURRENCIES = frozenset(
-    "us hk nt sg au ca nz mx c r s a american canadian australian british indian chinese japanese swiss".split()
-)
-_CJK_CURRENCY = re.compile(
-    "人民[币幣]|新?[台臺][币幣]|港[币幣元]|[美日欧歐加澳韩韓][元圆圓]|英[镑鎊]|卢比|円|圆|圓|元|원"
-)
 _PERCENT = re.compile(
-    r"%|\b(?:per ?cents?|pct|prozent|pour ?cent|por ?ciento|por ?cento|per ?cento)\b(?: points?\b)?"
-    r"|\bpercentage points?\b|个?百分[点之]|個?百分[點之]|パーセント|퍼센트"
+    rf"%|\b(?:{PERCENT_WORDS})\b(?: points?\b)?|\byüzde\b|\bpercentage points?\b"
+    r"|个?百分[点之]|個?百分[點之]|パーセント|퍼센트"
 )
 _MINUS = re.compile(r"\b(?:minus|negative)\b|[负負]")
-_LATEX = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mathit|mbox)\s*(?=\{)|\\[()\[\],;!]")
+_LATEX = re.compile(rf"\\(?:{LATEX_WRAPPERS})\s*(?=\{{)|\\[()\[\],;!]")
 _DIGITS = re.compile(
     r"([0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?"
     r"|[1-9][0-9]{0,2}(?:(?: [0-9]{3})+|(?:'[0-9]{3})+)(?:\.[0-9]+)?(?![0-9])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
@@ -59,8 +47,9 @@ _POWER_OF_TEN = re.compile(
     r"(?<=[0-9]) ?(?:×|\*|\\times|\\cdot|x) ?10 ?\^ ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|([+-]?[0-9]{1,3}))"
 )
 _TOKEN = re.compile(r"[^\W\d_\u3040-\u9fff\uf900-\ufaff]+|\S")
-_SYMBOL = re.compile(f"[{CURRENCY_SYMBOLS}]")
-_NEUTRAL = frozenset(".:,'\"“”„‟«»‹›「」『』《》〈〉*_[]{}。、ʺ″")
+_NO_CENTS = re.compile(r"(?<=[0-9]) ?/[-=](?!\w)")  # Rs. 500/-, KSh 500/=
+_BRACKETED_WORDS = re.compile(r"\(([^()0-9]+)\)")
+_NEUTRAL = frozenset(".:,'\"“”„‟«»‹›「」『』《》〈〉【】⟨⟩*_[]{}。、ʺ″•·")
 """Punctuation that says nothing of the value, unlike brackets and dashes."""
 
 
@@ -74,7 +63,7 @@ class Number(NamedTuple):
         has_percent (`bool`):
             Whether it is followed by a percent sign or word.
         is_integer (`bool`):
-            Whether it is written as a plain integer.
+            Whether it is written as a plain integer, 2019 or 2019.0: the tolerance is not for what is counted.
         is_doubtful (`bool`):
             Whether the sign is written in a way that may mean something else: (5), 5- and "- 5" are -5 in accounts,
             and 5 in brackets, before a dash or after a bullet elsewhere.
@@ -103,7 +92,8 @@ def read_number(text: str) -> Number | None:
     if not _DIGITS.search(folded) and not is_cjk(max(folded, default="")):
         return None
     plain = _LATEX.sub(" ", folded.replace("\\%", "%").replace("\\$", "$").replace("{,}", ",").replace("u.s.", "us"))
-    plain = _MINUS.sub(" minus ", _CJK_CURRENCY.sub(" cny ", _PERCENT.sub(" % ", " ".join(plain.split()))))
+    plain = _MINUS.sub(" minus ", CJK.sub(" cny ", _PERCENT.sub(" % ", " ".join(plain.split()))))
+    plain = _BRACKETED_WORDS.sub(_without_brackets, _NO_CENTS.sub("", plain))
     plain = _POWER_OF_TEN.sub(r"e\1\2", plain) if _DIGITS.search(plain) else with_digits(plain)
     found = list(_DIGITS.finditer(plain))
     if len(found) != 1:
@@ -117,8 +107,9 @@ def read_number(text: str) -> Number | None:
     if value == float("inf"):
         return None
     has_percent = before.percent or after.percent
-    is_integer = "." not in digits and not number[2] and not has_percent and after.scale == 1.0
-    value = int(digits) if is_integer else value
+    whole, _, decimals = digits.partition(".")
+    is_integer = not decimals.strip("0") and not number[2] and not has_percent and after.scale == 1.0
+    value = int(whole or 0) if is_integer else value
     is_bracketed = before.opens or after.closes
     if before.sign and is_bracketed and before.is_sign_outside:
         return None  # -(5) may be -5 or 5
@@ -186,7 +177,7 @@ def _before(text: str) -> _Before | None:
             opens += 1
         elif token == "%":
             percents += 1
-        elif not _is_currency(token, following):
+        elif not is_currency(token, following):
             break
         start, following = tokens.pop().start(), token
     lead = [token[0] for token in tokens]
@@ -206,13 +197,14 @@ def _after(text: str) -> _After | None:
     scale = 1.0
     while tokens and tokens[0] in _SCALES:
         scale *= _SCALES[tokens.pop(0)]
-    is_currency = all(map(_is_currency, tokens, [*tokens[1:], ""]))
-    if not is_currency or max(closes, minuses, percents) > 1 or (percents and scale > 1.0):
+    if not all(map(is_currency, tokens, [*tokens[1:], ""])):
+        return None
+    if max(closes, minuses, percents) > 1 or (percents and scale > 1.0):
         return None
     return _After(scale, percents > 0, closes > 0, minuses > 0)
 
 
-def _is_currency(token: str, following: str) -> bool:
-    if token in _OF_CURRENCIES:
-        return following in _CURRENCIES or bool(_SYMBOL.fullmatch(following))
-    return token in _CURRENCIES or bool(_SYMBOL.fullmatch(token))
+def _without_brackets(unit: re.Match) -> str:
+    """(USD) 5 and 5 (million) hold a unit in brackets, unlike accounts, which hold a number in them."""
+    parsed = _after(unit[1])
+    return unit[0] if parsed is None or parsed.is_negative else f" {unit[1]} "

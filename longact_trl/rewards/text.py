@@ -4,29 +4,41 @@ import re
 import unicodedata
 from functools import cache
 
+from .currencies import COUNTRIES, NAMES, SYMBOLS
 
-APOSTROPHES = "'‘’‚‛ʻʼʽʾʿˈˊˋʹ′‵´`՚׳ꞌ＇｀"
+
+APOSTROPHES = "'‘’‚‛ʻʼʽʾʿˈˊˋʹ′‵´`՚׳ꞌ＇｀᾽᾿῾΄ߴߵ"
 """What keyboards, editors and languages write where ASCII has `'`."""
-DASHES = "‐‑‒–—―⁃−⁻₋˗﹘﹣－➖"
+DASHES = "‐‑‒–—―⁃−⁻₋˗﹘﹣－➖֊᠆⸺⸻︱︲"
 """What PDFs and spreadsheets write where ASCII has `-`."""
-CURRENCY_SYMBOLS = "$£¤¥֏؋৳฿៛₠-₿"
-"""Inside a regular expression's brackets. The cent is not in it: 50 ¢ are not 50."""
+PERCENT_WORDS = (
+    "per[ -]?cents?|pct|prozent|procent(?:en|y|a)?|prosent(?:tia)?|pour ?cents?|por ?cientos?|por ?cento|per ?cento"
+    "|процент(?:а|ов)?|persen|phần trăm"
+)
+LATEX_WRAPPERS = "boxed|fbox|mbox|emph|underline|(?:text|math)(?:rm|bf|it|sf|tt)|text"
 MAX_WRAPPINGS = 8
 """Quotes in fences in dollars: no answer has more, and each costs a pass over the text."""
 
 _ASCII = str.maketrans(
-    dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(DASHES, "-") | {"٫": ".", "٬": ",", "❛": "'", "❜": "'"}
+    dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(DASHES, "-") | dict(zip("٫٬،؛٪❛❜", ".,,;%''", strict=True))
 )
-_SOFT_MINUS = re.compile(rf"(?<!\w)\xad(?=[{CURRENCY_SYMBOLS}]?\.?\d)")
-_SIGN = re.compile(rf"(?<!\w)-(?=[{CURRENCY_SYMBOLS}]?\.?\d)")
+_SOFT_MINUS = re.compile(rf"(?<!\w)\xad(?=[{SYMBOLS}]?\.?\d)")
+_OF_CURRENCY = rf"(?:{'|'.join(sorted(COUNTRIES))})?[{SYMBOLS}]|(?:{'|'.join(sorted(NAMES))})\.? ?"
+_SIGN = re.compile(rf"(?<!\w)-(?=(?:{_OF_CURRENCY})?\.?\d)")
+_GAP = re.compile(
+    rf"(?<=[{SYMBOLS}])\s+(?=\d)"
+    r"|(?<=\d)\s+(?=(?:°|(?:[kcm]?m[23]?|[nμ]m|[kmμ]?g|[cm]?l|lbs?|oz|ft|mi|mph|[kmg]?hz|[kmgt]b|[kmg]wh?|[ap]\.?m)(?!\w)))"
+)
+"""Between an amount and its unit some write a space: $ 5, 5 km, 10 p.m."""
+_PERCENT = re.compile(rf"(?<=\d)\s*(?:%|(?:{PERCENT_WORDS})\b(?! points?\b))")
 _POINT = re.compile(r"(?<![^\W\d_])\.(?=\d)")
 _KEPT_MINUS, _KEPT_POINT = "\x00", "\x01"
 _INDIAN_GROUPS = re.compile(r"(?<![\d,])\d{1,2}(?:,\d\d)+,\d{3}(?![\d,])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _FENCE = re.compile(r"```(?:[\w+-]*\n)?(.*)```", re.DOTALL)
-_LATEX = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mathit|mbox)\s*\{(.*)\}", re.DOTALL)
-_PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"))
-_QUOTES = frozenset('"“”„‟«»‹›「」『』《》〈〉〝〞〟❝❞*_ʺˮ″' + APOSTROPHES)
+_LATEX = re.compile(rf"\\(?:{LATEX_WRAPPERS})\s*\{{(.*)\}}", re.DOTALL)
+_PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\{", r"\}"), ("**", "**"), ("__", "__"))
+_QUOTES = frozenset('"“”„‟«»‹›「」『』《》〈〉【】〖〗⟨⟩⟪⟫〝〞〟❝❞*_ʺˮ″' + APOSTROPHES)
 
 
 def as_typed(text: str) -> str:
@@ -118,6 +130,7 @@ def words(text: str) -> list[str]:
         `list[str]`: None only if `text` is blank. Numbers keep sign and point; CJK splits by character.
     """
     plain = without_groups(fold(unwrap(text))).replace(_KEPT_MINUS, " ").replace(_KEPT_POINT, " ")
+    plain = _PERCENT.sub("%", _GAP.sub("", plain))
     plain = _POINT.sub(_KEPT_POINT, _SIGN.sub(_KEPT_MINUS, plain))
     table = {ord(char): _in_words(char) for char in set(plain)}
     found = plain.translate(table | {ord(_KEPT_MINUS): "-", ord(_KEPT_POINT): "."}).split()

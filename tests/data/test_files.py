@@ -119,12 +119,26 @@ def test_files_without_a_split_are_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("trainset.jsonl", "testset.jsonl"), ("TRAIN.jsonl", "TEST.jsonl"), ("rows.jsonl", "rows_holdout.jsonl")]
+    "names",
+    [("trainset.jsonl", "testset.jsonl"), ("TRAIN.jsonl", "TEST.jsonl"), ("rows.jsonl", "rows_holdout.jsonl")]
+    + [("myTrain.jsonl", "myTest.jsonl"), ("qatrain.jsonl", "qatest.jsonl"), ("rows.jsonl", "held_out.jsonl")]
+    + [("x/hotpottrain.jsonl", "x/hotpotdev.jsonl"), ("训练.jsonl", "测试.jsonl"), ("rows.jsonl", "unseen.jsonl")],
 )
 def test_files_that_may_be_splits_are_not_mixed(tmp_path, names):
     folder = lay_out(tmp_path / "rows", dict.fromkeys(names, "?"), own)
     with pytest.raises(ValueError, match="names sound held out"):
         read_source(folder, "train")
+
+
+@pytest.mark.parametrize("names", [("contest.jsonl", "rows.jsonl"), ("medieval.jsonl", "latest.jsonl")])
+def test_names_that_only_hold_such_a_word_are_one_split(tmp_path, names):
+    assert len(find_files(lay_out(tmp_path / "rows", dict.fromkeys(names, "?"), own), "train")) == 2
+
+
+def test_a_file_of_two_splits_is_not_trained_on(tmp_path):
+    folder = lay_out(tmp_path / "rows", dict.fromkeys(("train.jsonl", "train_val.jsonl"), "?"), own)
+    with pytest.raises(ValueError, match="takes for a part of two splits, 'train_val.jsonl'"):
+        find_files(folder, "train")
 
 
 def test_one_kind_of_file_for_each_split(tmp_path):

@@ -118,6 +118,11 @@ def test_gold_texts():
     assert sounds_missing("nan") and not sounds_missing("Nan")
 
 
+def test_an_integer_that_a_table_made_a_float_of_is_one():
+    row = convert_row(docqa_row(2019.0))
+    assert [earned(row, answer) for answer in ("2019", "2019.0", "2020", "2020.0")] == [1.0, 1.0, 0.0, 0.0]
+
+
 def test_nan_of_a_column_of_numbers(tmp_path):
     rows = [docqa_row(float("nan") if i == 0 else 1.5) for i in range(150)]
     Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
@@ -129,7 +134,8 @@ def test_nan_of_a_column_of_numbers(tmp_path):
     "golds, read",
     [
         ([2, 4, None], ["2", "4"]),
-        ([2.5, 4.0, None], ["2.5", "4.0"]),
+        ([2.5, 4.0, None], ["2.5", "4"]),
+        ([2019.0, -3.0, None], ["2019", "-3"]),
         ([True, False, None], ["yes", "no"]),
         ([[2, 4], [6], []], [["2", "4"], ["6"]]),
         ([[0.5], [6.25, None], [None]], [["0.5"], ["6.25"]]),

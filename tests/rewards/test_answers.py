@@ -10,7 +10,7 @@ from longact_trl.rewards.tagged import answer_reward
 
 
 RIGHT = [
-    ("choice", ["B"], ["B", "b", "(B)", "B.", "**B**", " (B). ", "（B）", "[B]"]),
+    ("choice", ["B"], ["B", "b", "(B)", "B.", "**B**", " (B). ", "（B）", "[B]", "B,", "B;", "• B", "- B", "【B】"]),
     ("choice", ["(C)"], ["C"]),
     ("number", ["1234567"], ["1,234,567", "$1,234,567", "1234567.", "The answer is 1234567.", "1234567 USD"]),
     ("number", ["5000000"], ["5 million", "$5 million", "5e6", "500万", "500 万元"]),
@@ -49,7 +49,7 @@ WRONG = [  # the hacks that public rewards were seen to accept, and their relati
     (
         "choice",
         ["A"],
-        ["", ".", "B", "A B", "A or B", "ABCD", "A, B, C, D", "A good answer", "The answer is A", "(A) Rome"],
+        ["", ".", "B", "A B", "A or B", "ABCD", "A, B, C, D", "A good answer", "The answer is A", "(A) Rome", "A-B"],
     ),
     (
         "number",

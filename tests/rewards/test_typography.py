@@ -15,6 +15,8 @@ WRAPPINGS = [
     "‹{}›",
     "「{}」",
     "『{}』",
+    "【{}】",
+    "⟨{}⟩",
     "❝{}❞",
     "`{}`",
     "```\n{}\n```",
@@ -28,9 +30,10 @@ WRAPPINGS += [
     "$\\boxed{{\\text{{{}}}}}$",
     "**{}**",
 ]
+WRAPPINGS += ["\\textit{{{}}}", "\\emph{{{}}}", "$\\mathsf{{{}}}$", "\\underline{{{}}}", "\\{{{}\\}}"]
 WRAPPINGS += ["__{}__", "*{}*", '"{}".', "“{}.”", "\\boxed{{{}}}."]
 ANSWERS = {"number": "42", "choice": "B", "string": "Paris", "yes_no": "yes", "list": "Paris"}
-APOSTROPHES = "'’‘ʼʻ´`′ʹ‛＇ˈ՚ꞌ׳‵ʽ"
+APOSTROPHES = "'’‘ʼʻ´`′ʹ‛＇ˈ՚ꞌ׳‵ʽ᾽᾿῾΄ߴ"
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
@@ -64,6 +67,27 @@ def test_every_apostrophe_is_one(char):
     assert not answer_matches(f"O{char}Brian", ["O'Brien"])
     assert answer_matches(f"1{char}234{char}567", ["1234567"], "number")
     assert not answer_matches(f"1{char}2", ["12"], "number")
+
+
+UNITS = {  # gold: the same in other spellings, something else
+    "20%": (["20 %", "20٪", "20 percent", "20 per cent", "20 Prozent"], ["20", "20 percentage points", "-20 percent"]),
+    "5 km": (["5km", "5  km", "5\u202fkm"], ["5", "km", "5 k m", "5 kg", "-5km", "5 kmh"]),
+    "10:30 p.m.": (["10:30pm", "10:30 PM"], ["10:30 am", "10:30"]),
+    "-5 °C": (["−5°C", "–5 ℃"], ["5°C", "5 ℃"]),
+    "50,000 km²": (["50000 km2", "50,000km²"], ["50,000 km", "50,000"]),
+    "$ 5 million": (["$5 million"], ["-$ 5 million", "−$5 million", "($ 5 million)", "$-5 million", "5 million"]),
+    "USD 5 apiece": (["usd 5 apiece"], ["-USD 5 apiece", "–USD 5 apiece", "−US$5 apiece", "USD −5 apiece"]),
+    "Route 5": (["route 5"], ["Route 5A", "Route 5m"]),
+    "5 a day": (["5 a day"], ["5 day", "5aday"]),
+}
+
+
+@pytest.mark.parametrize("gold", UNITS)
+def test_a_space_before_a_unit_says_nothing_and_a_sign_does(gold):
+    right, wrong = UNITS[gold]
+    for texts, expected in (([gold, *right], True), (wrong, False)):
+        for text in texts:
+            assert answer_matches(text, [gold]) is expected, text
 
 
 @pytest.mark.parametrize(
