@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets import Dataset
 from datasets.exceptions import DatasetsError
 
+from ..data.files import find_files
+from ..data.files import read_rows as read_files
 from ..data.source import read_source
 from ..rewards.answers import short_repr
 
@@ -25,10 +27,17 @@ def one_of(*values: str) -> Kind:
     return Kind(lambda value: value in values, f"one of {', '.join(values)}")
 
 
-TEXT = Kind(lambda value: isinstance(value, str), "text")
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and no tokenizer reads
+        return False
+
+
+TEXT = Kind(_is_text, "text")
 TEXTS = Kind(lambda value: bool(value) and isinstance(value, list) and all(map(TEXT.holds, value)), "a list of texts")
 TEXT_OR_TEXTS = Kind(lambda value: TEXT.holds(value) or TEXTS.holds(value), "text or a list of texts")
-NAME = Kind(lambda value: isinstance(value, str | int), "a name or a number")
+NAME = Kind(lambda value: TEXT.holds(value) or type(value) is int, "a name or a number")
 
 
 def read_rows(
@@ -65,25 +74,25 @@ def read_rows(
     Raises:
         `ValueError`: If the source cannot be read, or a row is something else; names file, row and field.
     """
-    rows = _open(setting, source, file, one_file)
-    if missing := [name for name in fields if name not in rows.column_names]:
-        raise ValueError(
-            f"{setting}: the rows of {source!r} have no {', '.join(missing)}: is it the benchmark's {file}?"
-        )
-    if not len(rows):
-        raise ValueError(f"{setting}: {source!r} has no rows: is it the benchmark's {file}?")
-    for position in range(len(rows) if num_samples is None else min(num_samples, len(rows))):
-        row = rows[position]
-        where = f"{setting}: row {position} of {file} in {source!r}"
+    of = f"{file} in {source!r}"
+    position = -1
+    for position, row in enumerate(islice(_rows(setting, source, file, one_file), num_samples)):
+        if position == 0 and (missing := [name for name in fields if name not in row]):
+            raise ValueError(
+                f"{setting}: the rows of {source!r} have no {', '.join(missing)}: is it the benchmark's {file}?"
+            )
         for name, kind in fields.items():
-            if not kind.holds(row[name]):
-                raise ValueError(f"{where}: `{name}` must be {kind.words}, but is {short_repr(row[name])}.")
+            if not kind.holds(row.get(name)):
+                is_what = f"is {short_repr(row[name])}" if name in row else "is missing"
+                raise ValueError(f"{setting}: row {position} of {of}: `{name}` must be {kind.words}, but {is_what}.")
         try:
             if check:
                 check(row)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}.") from error
+            raise ValueError(f"{setting}: row {position} of {of}: {error}.") from error
         yield row
+    if position < 0:
+        raise ValueError(f"{setting}: {source!r} has no rows: is it the benchmark's {file}?")
 
 
 def content_of(items: Iterable[object]) -> str:
@@ -103,16 +112,23 @@ def content_of(items: Iterable[object]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _open(setting: str, source: str, file: str, one_file: bool) -> Dataset:
+def _rows(setting: str, source: str, file: str, one_file: bool) -> Iterator[dict]:
     path = Path(source).expanduser()
     if (path / file).is_file():
         path = path / file
     elif path.exists() and path.name != file and (one_file or not (path.is_file() or any(path.rglob("*.parquet")))):
         raise ValueError(f"{setting}: {source!r} is no folder with {file}.")
     try:
-        return read_source(str(path) if path.exists() else source, "train", None if path.exists() else file)
+        # Files here as they stand: `datasets` takes texts for dates, one row's type for that of all, and what it read
+        # before for what lies there now where the time of change is the same.
+        files = find_files(str(path), "train")
+        if files is None:
+            yield from read_source(str(path) if path.exists() else source, "train", None if path.exists() else file)
+        else:
+            yield from read_files(files)
     except (OSError, ValueError, DatasetsError) as error:
+        where = "can neither be read here nor reached on the Hub" if not path.exists() else "cannot be read"
         raise ValueError(
-            f"{setting}: {source!r} can neither be read here nor reached on the Hub. Download {file} from the Hub "
-            f"where there is a network, and give its folder as `{setting}`. ({error})"
+            f"{setting}: {source!r} {where}. Download {file} from the Hub where there is a network, and give its "
+            f"folder as `{setting}`. ({error})"
         ) from error

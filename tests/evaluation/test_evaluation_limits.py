@@ -67,7 +67,7 @@ def test_another_tasks_file_is_never_read_in_the_place_of_a_missing_one(config, 
             '[{"_id": "a", "question": "?"}]',
             "have no context, choice_A, choice_B, choice_C",
         ),
-        ("no json", "can neither be read here"),
+        ("no json", "cannot be read.*line 1"),
     ],
 )
 def test_data_that_are_something_else_are_named(config, tmp_path, content, message):

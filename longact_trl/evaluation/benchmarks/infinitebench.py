@@ -58,6 +58,7 @@ def rows(
     generated = infinitebench_data == GENERATED
     for position, item in enumerate(_items(task, infinitebench_data, num_samples)):
         gold = official.get_answer(item, task)
+        gold = [gold] if isinstance(gold, str) else gold  # the scores of QA would go through its letters
         row = {"position": position, "sample_id": str(item["id"]), "gold": gold, "max_new_tokens": budget}
         row |= {"haystack": "noise (stand-in for the published rows)"} if generated else {}
         yield row | prompter.fit(official.build_prompt(item, task, templates), budget=budget, **cut)
@@ -78,13 +79,20 @@ def _items(task: str, source: str, num_samples: int | None) -> Iterable[dict]:
     fields = {"id": NAME, "context": TEXT, "input": TEXT, "answer": TEXT_OR_TEXTS}
     fields |= {"options": TEXTS} if task == "longbook_choice_eng" else {}
 
-    def check(item: Mapping) -> None:
-        official.get_answer(item, task)
-        if len(item["options"]) < len(official.LETTERS):
-            raise ValueError(f"options={item['options']} are fewer than {len(official.LETTERS)}")
+    checks = {"longbook_choice_eng": _check_choice, "passkey": _check_number, "number_string": _check_number}
+    return read_rows("infinitebench_data", source, f"{task}.jsonl", num_samples, fields, check=checks.get(task))
 
-    of_choice = check if task == "longbook_choice_eng" else None
-    return read_rows("infinitebench_data", source, f"{task}.jsonl", num_samples, fields, check=of_choice)
+
+def _check_choice(item: Mapping) -> None:
+    if len(item["options"]) < len(official.LETTERS):
+        raise ValueError(f"options={item['options']} are fewer than {len(official.LETTERS)}")
+    official.get_answer(item, "longbook_choice_eng")
+
+
+def _check_number(item: Mapping) -> None:
+    gold = item["answer"] if isinstance(item["answer"], str) else item["answer"][0]
+    if not gold or official.first_int_match(gold) != gold:
+        raise ValueError(f"answer={item['answer']!r} is no number in digits, so no response or an empty one is right")
 
 
 def score(row: Mapping, answer: Answer) -> Verdict:

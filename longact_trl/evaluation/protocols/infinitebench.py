@@ -89,12 +89,12 @@ def get_answer(example: Mapping, task: str) -> list[str] | str:
         `list[str]` or `str`: `answer` itself; for En.MC the option's text and its letter.
 
     Raises:
-        `ValueError`: If En.MC's answer is not exactly one of the options.
+        `ValueError`: If En.MC's answer is not exactly one of the options that are shown, the first four.
     """
     answer = example["answer"]
     if task != "longbook_choice_eng":
         return answer
-    options = list(example.get("options", ()))
+    options = list(example.get("options", ()))[: len(LETTERS)]
     match [answer] if isinstance(answer, str) else answer:
         case [text, letter] if letter in tuple(LETTERS):
             return [text, letter]

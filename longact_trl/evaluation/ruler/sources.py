@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from .words import all_words
 
 
 STAND_IN = stand_in_prose.LABEL
+ENCODING = "utf-8-sig"  # some editors put a mark of byte order before the first letter
 HOW = {
     "essays": "PaulGrahamEssays.json as made by RULER's download_paulgraham_essay.py, a text file, a folder of them, "
     "or a Hub dataset with a `text` column such as 'sgoel9/paul_graham_essays'",
@@ -104,11 +106,11 @@ def load_essays(where: str) -> Essay:
         return Essay(stand_in_prose.essay_sentences(), f"essay ({STAND_IN})")
     path = Path(where)
     if path.is_dir():
-        text = "".join(file.read_text(encoding="utf-8") for file in sorted(path.glob("*.txt")))
+        text = "".join(file.read_text(encoding=ENCODING) for file in sorted(path.glob("*.txt")))
     elif path.suffix == ".json":
-        text = field(json.loads(path.read_text(encoding="utf-8")), "text", "the file")
+        text = field(json.loads(path.read_text(encoding=ENCODING)), "text", "the file")
     elif path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding=ENCODING)
     else:
         text = "\n".join(hub(where, "train")["text"])
     if not text.strip():
@@ -138,7 +140,7 @@ def load_squad(where: str) -> Corpus:
     if where == STAND_IN:
         return stand_in_documents.squad()
     if Path(where).is_file():
-        content = json.loads(Path(where).read_text(encoding="utf-8"))
+        content = json.loads(Path(where).read_text(encoding=ENCODING))
         articles = [
             [_squad_paragraph(paragraph, f"paragraph {p} of article {a}") for p, paragraph in enumerate(paragraphs)]
             for a, article in enumerate(field(content, "data", "the file", list))
@@ -167,8 +169,14 @@ def _squad_paragraph(paragraph: object, where: str) -> tuple[str, list]:
         of = f"question {number} of {where}"
         if not field(qa, "is_impossible", of, bool):
             answers = [field(answer, "text", f"an answer to {of}") for answer in field(qa, "answers", of, list)]
-            asked.append((field(qa, "question", of), answers))
+            asked.append((field(qa, "question", of), _answers(answers, of)))
     return field(paragraph, "context", where), asked
+
+
+def _answers(answers: list[str], of: str) -> list[str]:
+    if not answers or not all(answer.strip() for answer in answers):
+        raise ValueError(f"{of} has the answers {answers}, of which one at least must be there, and none empty")
+    return answers
 
 
 def load_hotpotqa(where: str) -> Corpus:
@@ -176,7 +184,9 @@ def load_hotpotqa(where: str) -> Corpus:
     if where == STAND_IN:
         return stand_in_documents.hotpotqa()
     if Path(where).is_file():
-        content = json.loads(Path(where).read_text(encoding="utf-8"))
+        content = json.loads(Path(where).read_text(encoding=ENCODING))
+        if not isinstance(content, list):
+            raise ValueError("the file is no list of questions")
         rows = [_hotpotqa_row(row, f"question {number}") for number, row in enumerate(content)]
     else:
         rows = [
@@ -205,17 +215,30 @@ def load_hotpotqa(where: str) -> Corpus:
 
 
 def _hotpotqa_row(row: object, where: str) -> tuple:
-    query, answer = field(row, "question", where), field(row, "answer", where)
-    supporting = {title for title, _ in field(row, "supporting_facts", where, list)}
-    return query, answer, field(row, "context", where, list), supporting
+    query, [answer] = field(row, "question", where), _answers([field(row, "answer", where)], where)
+    supporting = _pairs(row, "supporting_facts", where, lambda number: isinstance(number, int))
+    context = _pairs(row, "context", where, lambda texts: isinstance(texts, list) and all(map(_is_text, texts)))
+    return query, answer, context, {title for title, _ in supporting}
+
+
+def _pairs(row: dict, name: str, where: str, is_second: Callable[[object], bool]) -> list:
+    for pair in field(row, name, where, list):
+        if not (isinstance(pair, list) and len(pair) == 2 and _is_text(pair[0]) and is_second(pair[1])):
+            raise ValueError(f"`{name}` of {where} holds {pair!r}, no pair of a title and what belongs to it")
+    return row[name]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def load_english_words(where: str) -> tuple[tuple[str, ...], str]:
     """The longer word list and its label."""
     if where == STAND_IN:
         return stand_in_prose.english_words(all_words()), f"english words ({STAND_IN})"
-    text = Path(where).read_text(encoding="utf-8")
-    words = json.loads(text).values() if where.endswith(".json") else text.split("\n")
+    text = Path(where).read_text(encoding=ENCODING)
+    words = json.loads(text) if where.endswith(".json") else text.split("\n")
+    words = words.values() if isinstance(words, dict) else words
     return tuple(sorted({word.strip() for word in words} - {""})), "english words"
 
 
