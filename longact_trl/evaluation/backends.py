@@ -1,12 +1,10 @@
 """The model behind an evaluation: lm-eval's vLLM or transformers backend, with or without a LoRA adapter."""
 
-import hashlib
 import importlib.metadata
-import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from accelerate import PartialState
 from transformers.utils import find_adapter_config_file
@@ -16,19 +14,14 @@ from ..models.reading import load_config, window_of, yarn_reach
 from ..models.vllm_cpu import share_the_process, vllm_is_for_cpus
 from .benchmarks import BENCHMARKS
 from .config import EvaluationConfig
+from .model_folders import VLLM_LORA_RANKS, check_folder, digest_of, files_read, read_adapter, weight_files
 from .yarn import stretched, write_copy
 
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
-READ_FILES = ("config.json", "generation_config.json", "adapter_config.json", "*.jinja", "tokenizer*", "*token*.json")
-READ_FILES += ("vocab*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "tekken.json")
-"""Of a model's folder, what says how text becomes tokens and back, and how the model is built and stops."""
 YARN_COPY = "model"
-VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for `max_lora_rank`, from its own default up."""
 
 
 class Model:
@@ -105,16 +98,13 @@ class Model:
         """Content of the files of a local model and adapter that say how it reads and writes, by their name."""
         found = {}
         for kind, folder in (("model", self.base), ("adapter", self.adapter)):
-            files = {file for pattern in READ_FILES for file in Path(folder or "").glob(pattern)} if folder else ()
-            for file in sorted(files):
-                found[f"{kind} {file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+            found |= {f"{kind} {file.name}": digest_of(file) for file in files_read(folder)} if folder else {}
         return found
 
     @property
     def weight_files(self) -> list[list]:
         """Name, size and time of the weight files of a local model: whether a folder still holds the same model."""
-        folders = [Path(name) for name in (self.base, self.adapter) if name and Path(name).is_dir()]
-        found = [file for folder in folders for pattern in WEIGHT_FILES for file in folder.glob(pattern)]
+        found = [file for name in (self.base, self.adapter) if name for file in weight_files(name)]
         return sorted([str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in found)
 
     def load(self, config: EvaluationConfig) -> "LM":
@@ -129,12 +119,13 @@ class Model:
             `lm_eval.api.model.LM`
 
         Raises:
-            `ValueError`: If the model has no weights.
+            `ValueError`: If a local model or adapter has no weights, or files of it were cut off.
         """
         from lm_eval.api.registry import get_model
 
-        if Path(self.base).is_dir() and not any(file for p in WEIGHT_FILES for file in Path(self.base).glob(p)):
-            raise ValueError(f"{self.base!r} holds no weights ({', '.join(WEIGHT_FILES)}).")
+        for folder in (self.base, self.adapter):
+            if folder and Path(folder).is_dir():
+                check_folder(Path(folder))
         base = self._copy_with_yarn(Path(config.output_dir)) if config.yarn else self.base
         args = {"pretrained": base, "tokenizer": self.tokenizer, "dtype": self.dtype}
         if base == self.base and self.revision:
@@ -162,43 +153,6 @@ class Model:
             write_copy(Path(source), self.hf_config, folder)
         state.wait_for_everyone()
         return str(folder)
-
-
-class Adapter(NamedTuple):
-    """What an adapter_config.json says: the model beneath, and the highest rank of its LoRA matrices."""
-
-    base: str
-    rank: int
-
-
-def read_adapter(file: Path) -> Adapter:
-    """
-    Read an adapter_config.json.
-
-    Args:
-        file (`Path`):
-            The file.
-
-    Returns:
-        `Adapter`
-
-    Raises:
-        `ValueError`: If it cannot be read, or the adapter is no LoRA; names the file.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as JSON ({error}): was it cut off?") from error
-    kind = content.get("peft_type") if isinstance(content, dict) else None
-    if kind != "LORA":
-        raise ValueError(f"{file}: peft_type={kind!r}, but only LORA is evaluated. Merge the adapter into its model.")
-    base, rank = content.get("base_model_name_or_path"), content.get("r")
-    if not isinstance(base, str) or not base:
-        raise ValueError(f"{file}: base_model_name_or_path={base!r} must name the model that the adapter is for.")
-    ranks = [rank, *(content.get("rank_pattern") or {}).values()]
-    if not all(isinstance(rank, int) and 0 < rank <= VLLM_LORA_RANKS[-1] for rank in ranks):
-        raise ValueError(f"{file}: r={rank!r} and rank_pattern must be ranks from 1 to {VLLM_LORA_RANKS[-1]}.")
-    return Adapter(base, max(ranks))
 
 
 def _snapshot(model: str, revision: str | None) -> str:

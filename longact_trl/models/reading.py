@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from torch import nn
 
 from .naming import naming
@@ -32,12 +33,22 @@ def load_config(model: str, revision: str | None = None, trust_remote_code: bool
         `PretrainedConfig`: The configuration.
 
     Raises:
-        `ValueError`: If there is no such model.
+        `ValueError`: If there is no such model, or its config.json cannot be used.
     """
     from transformers import AutoConfig
 
     with naming(model):
-        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+        try:
+            config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+        except (OSError, HFValidationError):
+            raise
+        except Exception as error:  # of many classes, some of transformers' own, and few name the file
+            raise ValueError(f"The config.json of {model!r} cannot be used: {' '.join(str(error).split())}") from error
+    rope = getattr(getattr(config, "text_config", None) or config, "rope_parameters", None) or {}
+    for name in ("factor", "original_max_position_embeddings"):
+        if not isinstance(rope.get(name, 1), int | float):  # which only computing with it would tell
+            raise ValueError(f"The config.json of {model!r}: {name}={rope[name]!r} of its positions must be a number.")
+    return config
 
 
 def load_processing_class(
@@ -85,11 +96,12 @@ def window_of(config: "PretrainedConfig") -> int | None:
             The model's configuration; of a composite one, the text decoder's part counts.
 
     Returns:
-        `int` or `None`: `None` for a model whose configuration names no limit, such as a recurrent one.
+        `int` or `None`: `None` for a model whose configuration names no limit, such as a recurrent one; XLNet's says
+        -1.
     """
     text = config.get_text_config()
     named = (getattr(text, field, None) for field in WINDOW_FIELDS)
-    return min((int(size) for size in named if size is not None), default=None)
+    return min((int(size) for size in named if size is not None and size > 0), default=None)
 
 
 def yarn_reach(config: "PretrainedConfig") -> int | None:

@@ -1,4 +1,4 @@
-"""Rows, files, adapters and models that cannot be used: one message with the file, the row and the field."""
+"""Rows and files that cannot be used: one message with the file, the row and the field."""
 
 import json
 import os
@@ -6,12 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from peft import IA3Config, LoraConfig, get_peft_model
-from transformers import RecurrentGemmaConfig
 
 from helpers.evaluation import Says, gold, make_config
-from helpers.models import make_model
-from longact_trl.evaluation.backends import Model
 from longact_trl.evaluation.report import load_evaluations
 from longact_trl.evaluation.results import read_samples
 from longact_trl.evaluation.run import evaluate
@@ -187,82 +183,3 @@ def test_journals_that_were_written_over_are_asked_again(config):
     asked = Says(gold)
     assert evaluate(config, asked)["units"][0]["score"] == 100.0
     assert len(asked.requests) == config.num_samples
-
-
-@pytest.fixture
-def adapter(config, tmp_path):
-    """Folder of a LoRA adapter, and a run of it."""
-    base = config(benchmarks=["tiny_tasks"]).model
-    make_model(max_position_embeddings=8192).save_pretrained(base)
-    model = get_peft_model(make_model(), LoraConfig(r=16, target_modules=["q_proj"], rank_pattern={"layers.1": 64}))
-    model.save_pretrained(tmp_path / "adapter")
-    file = tmp_path / "adapter" / "adapter_config.json"
-    content = json.loads(file.read_text()) | {"base_model_name_or_path": base}
-    file.write_text(json.dumps(content))
-    return file, content, config(benchmarks=["tiny_tasks"], model=str(tmp_path / "adapter"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"peft_type": "IA3"}, "adapter_config.json: peft_type='IA3', but only LORA is evaluated"),
-        ({"base_model_name_or_path": None}, "adapter_config.json: base_model_name_or_path=None must name the model"),
-        ({"base_model_name_or_path": "/no/such"}, r"beneath .*adapter' \(base_model_name_or_path\): .*'/no/such'"),
-        ({"r": None}, "adapter_config.json: r=None and rank_pattern must be ranks from 1 to 512"),
-        ({"r": 1024}, "adapter_config.json: r=1024"),
-    ],
-)
-def test_an_adapter_that_cannot_be_evaluated(adapter, changes, named):
-    file, content, config = adapter
-    assert Model(config).lora_rank == 64  # the highest of its layers
-    file.write_text(json.dumps(content | changes))
-    with pytest.raises(ValueError, match=named):
-        evaluate(config)
-
-
-def test_an_adapter_whose_file_was_cut_off(adapter):
-    file, content, config = adapter
-    file.write_text(json.dumps(content)[:40])
-    with pytest.raises(ValueError, match="adapter_config.json cannot be read as JSON .*: was it cut off"):
-        evaluate(config)
-
-
-def test_a_real_adapter_that_is_no_lora(config, tmp_path):
-    ia3 = IA3Config(target_modules=["q_proj"], feedforward_modules=[])
-    get_peft_model(make_model(), ia3).save_pretrained(tmp_path / "ia3")
-    with pytest.raises(ValueError, match="peft_type='IA3'"):
-        evaluate(config(benchmarks=["tiny_tasks"], model=str(tmp_path / "ia3")))
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "named"),
-    [
-        ("config.json", '{"model_type": "qw', "Cannot read '.*model'"),
-        ("config.json", None, "model. Should have a `model_type` key in its config.json"),
-        ("tokenizer.json", '{"version"', "tokenizer"),
-    ],
-)
-def test_a_model_folder_that_was_cut_off(config, file, content, named):
-    config = config(benchmarks=["tiny_tasks"])
-    path = Path(config.model, file)
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(ValueError, match=named):
-        evaluate(config)
-
-
-def test_a_model_without_tokenizer_weights_or_window(config, tmp_path):
-    run = config(benchmarks=["tiny_tasks"])
-    with pytest.raises(ValueError, match="model' holds no weights"):
-        evaluate(run)
-    for file in Path(run.model).glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(ValueError, match="tokenizer"):
-        evaluate(run)
-    settings = {"benchmarks": ["tiny_tasks"], "output_dir": str(tmp_path / "other")}
-    run = config(**settings)
-    RecurrentGemmaConfig().save_pretrained(run.model)
-    with pytest.raises(ValueError, match="config.json of '.*model' names no window. Give `--max_model_length`"):
-        evaluate(run)
-    run = config(**settings, max_model_length=512)
-    RecurrentGemmaConfig().save_pretrained(run.model)
-    assert evaluate(run, Says(gold))["max_model_length"] == 512

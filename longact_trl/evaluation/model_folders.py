@@ -1,0 +1,115 @@
+"""The files of a local model or adapter: which of them a run rests on, and whether they are whole."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from ..models.weight_files import INDEX, SINGLE
+
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*.gguf")
+"""Not `*.bin`: a trainer writes its arguments and its optimizer there, too."""
+READ_FILES = ("config.json", "generation_config.json", "adapter_config.json", "*.jinja", "tokenizer*", "*token*.json")
+READ_FILES += ("vocab*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "tekken.json", "params.json")
+READ_FILES += ("*quant*.json", "*.index.json", "*processor_config.json")
+"""Of a model's folder, what says how text becomes tokens and back, and how the model is built and stops."""
+VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for `max_lora_rank`, from its own default up."""
+
+
+def files_read(folder: str | Path) -> list[Path]:
+    """Files of a local folder that say how its model reads and writes; none for an id of the Hub."""
+    return sorted({file for pattern in READ_FILES for file in Path(folder).glob(pattern) if file.is_file()})
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """Files of a local folder that hold weights; none for an id of the Hub."""
+    return sorted({file for pattern in WEIGHT_FILES for file in Path(folder).glob(pattern) if file.is_file()})
+
+
+def digest_of(file: Path) -> str:
+    """Digits of a SHA-256 over a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def check_folder(folder: Path) -> None:
+    """
+    Check that the weights of a folder are there and whole, before a backend meets them in a process of its own.
+
+    Args:
+        folder (`Path`):
+            Folder of a model or an adapter.
+
+    Raises:
+        `ValueError`: If there are none, one is cut off or missing, or generation_config.json is none, which
+        transformers would pass over in silence; names the file.
+    """
+    weights = weight_files(folder)
+    if not weights:
+        raise ValueError(f"{str(folder)!r} holds no weights ({', '.join(WEIGHT_FILES)}).")
+    for file in weights:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):  # reads the header, which knows how long the file is
+                    pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file} cannot be read ({error}): was it cut off? Copy or download it again.") from error
+    named = {}
+    if (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
+        named = _object(folder / INDEX).get("weight_map")
+        if not isinstance(named, dict):
+            raise ValueError(f"{folder / INDEX} has no `weight_map`: copy or download it again.")
+    if missing := sorted(name for name in set(map(str, named.values())) if not (folder / name).is_file()):
+        raise ValueError(f"{folder} has no {', '.join(missing)}, which its {INDEX} names: copy or download it, too.")
+    if (folder / "generation_config.json").is_file():
+        _object(folder / "generation_config.json")
+
+
+def _object(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as JSON ({error}): was it cut off?") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is no JSON object: copy or download it again.")
+    return content
+
+
+class Adapter(NamedTuple):
+    """What an adapter_config.json says: the model beneath, and the highest rank of its LoRA matrices."""
+
+    base: str
+    rank: int
+
+
+def read_adapter(file: Path) -> Adapter:
+    """
+    Read an adapter_config.json.
+
+    Args:
+        file (`Path`):
+            The file.
+
+    Returns:
+        `Adapter`
+
+    Raises:
+        `ValueError`: If it cannot be read, or the adapter is no LoRA; names the file.
+    """
+    content = _object(file)
+    kind = content.get("peft_type")
+    if kind != "LORA":
+        raise ValueError(f"{file}: peft_type={kind!r}, but only LORA is evaluated. Merge the adapter into its model.")
+    base, rank = content.get("base_model_name_or_path"), content.get("r")
+    if not isinstance(base, str) or not base:
+        raise ValueError(f"{file}: base_model_name_or_path={base!r} must name the model that the adapter is for.")
+    pattern = content.get("rank_pattern") or {}
+    ranks = [rank, *pattern.values()] if isinstance(pattern, dict) else [None]
+    if not all(type(rank) is int and 0 < rank <= VLLM_LORA_RANKS[-1] for rank in ranks):
+        raise ValueError(
+            f"{file}: r={rank!r} and rank_pattern must be ranks from 1 to {VLLM_LORA_RANKS[-1]}, not {pattern!r}."
+        )
+    return Adapter(base, max(ranks))
