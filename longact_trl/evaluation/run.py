@@ -15,7 +15,18 @@ from .claims import UnitClaims, claim_of, claim_run
 from .config import EvaluationConfig
 from .final_answer import final_answer, judge
 from .journal import JournaledLM, replicas
-from .results import FORMAT, RESULTS, SAMPLES, read_samples, scores_of, summary_of, versions, write_json, write_samples
+from .results import (
+    FORMAT,
+    JOURNALS,
+    RESULTS,
+    SAMPLES,
+    read_samples,
+    scores_of,
+    summary_of,
+    versions,
+    write_json,
+    write_samples,
+)
 from .template_day import DAY
 
 
@@ -26,7 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TASKS = Path(__file__).with_name("tasks")
-JOURNALS = "requests"
 # Of a row, what a sample keeps; prompts stay out, they can be made again and take gigabytes.
 KEPT = ("task", "position", "sample_id", "gold", "prompt_tokens", "truncated")
 KEPT += ("difficulty", "length", "domain", "haystack")
@@ -56,9 +66,10 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     if state.is_main_process:
         claim_run(folder, config, model)
     kept = UnitClaims(folder)
+    files = {unit.name: folder / SAMPLES / f"{unit.name}.jsonl" for unit in config.units()}
     finished = []
     if state.is_main_process:
-        finished = [unit.name for unit in config.units() if _is_finished(unit, folder, kept, claims[unit.name])]
+        finished = [u.name for u in config.units() if kept.holds(u, claims[u.name], files[u.name])]
     [finished] = broadcast_object_list([finished])
     lm = lm or model.load(config)
     results = {
@@ -88,13 +99,13 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
     }
     samples: dict[str, list[dict]] = {}
     for unit in config.units():
-        file = folder / SAMPLES / f"{unit.name}.jsonl"
+        file = files[unit.name]
         rows = read_samples(file) if unit.name in finished else run_unit(unit, config, model, lm)
         if not state.is_main_process:
             continue
         if unit.name not in finished:
             write_samples(file, rows)
-            kept.keep(unit, claims[unit.name])
+            kept.keep(unit, claims[unit.name], file)
         samples[unit.name] = rows
         content = {"content": claims[unit.name]["content"]}
         results["units"].append({"name": unit.name, **asdict(unit), **summary_of(rows), **content})
@@ -135,10 +146,6 @@ def look_ahead(config: EvaluationConfig, model: Model) -> tuple[dict[str, str], 
         if config.strict:
             _count_truncated(unit, task, strict=True)
     return follows, claims
-
-
-def _is_finished(unit: Unit, folder: Path, kept: UnitClaims, claim: dict) -> bool:
-    return (folder / SAMPLES / f"{unit.name}.jsonl").is_file() and kept.holds(unit, claim)
 
 
 def run_unit(unit: Unit, config: EvaluationConfig, model: Model, lm: "LM") -> list[dict]:

@@ -79,7 +79,7 @@ def bootstrap_mean(groups: Sequence[Sequence[float]], weights: Sequence[float] |
     generator = torch.Generator().manual_seed(0)
     value, resampled = 0.0, torch.zeros(NUM_RESAMPLES)
     for group, weight in zip(groups, _shares(groups, weights), strict=True):
-        values = torch.tensor(group)
+        values = torch.tensor(group, dtype=torch.float)  # a benchmark's zeros may be whole numbers
         drawn = torch.randint(len(values), (NUM_RESAMPLES, len(values)), generator=generator)
         value += weight * values.mean().item()
         resampled += weight * values[drawn].mean(1)

@@ -149,6 +149,14 @@ def _read_clamped(file: Path) -> list[Evaluation]:
         study = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is no JSON, it may be cut off: run `longact perturb` again. ({error})") from error
+    try:
+        return _under_each_condition(file, study)
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{file} is nothing that `longact perturb` writes: run it again. ({what})") from error
+
+
+def _under_each_condition(file: Path, study: dict) -> list[Evaluation]:
     settings, questions, name = study["settings"], study["questions"], "longbench_v2-answer"
     if settings["task"] != "longbench_v2":
         raise ValueError(f"{file} has answers to {settings['task']!r}: Table 7 needs `--task longbench_v2`.")
@@ -159,6 +167,8 @@ def _read_clamped(file: Path) -> list[Evaluation]:
     note |= {"truncated": sum(q["truncated"] for q in questions), "unfinished": 0}
     evaluations = []
     for condition, answers in study["answers"].items():
+        if len(answers["scores"]) != len(questions):
+            raise ValueError(f"{file} has other questions than answers: run `longact perturb` again.")
         rows = [
             {"position": i, "sample_id": q["name"], "score": score or 0.0, "prediction": None if score is None else ""}
             for i, (q, score) in enumerate(zip(questions, answers["scores"], strict=True))

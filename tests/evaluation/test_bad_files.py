@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from helpers.evaluation import Says, gold, make_config
-from longact_trl.evaluation.report import load_evaluations
 from longact_trl.evaluation.results import read_samples
 from longact_trl.evaluation.run import evaluate
 
@@ -148,38 +147,3 @@ def test_a_source_of_ruler(config, tmp_path, task, source, content, named):
     sources = {"english_words": "stand-in", source: str(file)}
     with pytest.raises(ValueError, match=f"{source}='.*source.json' cannot be read .*{named}"):
         evaluate(config(benchmarks=["ruler"], tasks=[task], ruler_sources=sources))
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "named"),
-    [
-        ("results.json", '{"format": 1, "la', "results.json cannot be read as JSON .* Was it cut off"),
-        ("results.json", "[]", "results.json is no JSON object"),
-        ("results.json", "null", "results.json is no JSON object"),
-        ("results.json", '{"format": 1}', "results.json has no label, protocol"),
-        ("results.json", b"\xff\xfe", "results.json cannot be read as JSON"),
-        ("samples/tiny_tasks.jsonl", '{"sample_id": "0", "score": 1.0}\n{"sample', "line 2 of .*tiny_tasks.jsonl"),
-        ("samples/tiny_tasks.jsonl", '{"score": 1.0}\n', "Sample 0 of .*tiny_tasks.jsonl has no sample_id"),
-        ("samples/tiny_tasks.jsonl", None, "tiny_tasks.jsonl is missing"),
-    ],
-)
-def test_results_that_were_cut_off(config, file, content, named):
-    config = config(benchmarks=["tiny_tasks"])
-    evaluate(config, Says(gold))
-    path = Path(config.output_dir, file)
-    if content is None:
-        path.unlink()
-    else:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=named):
-        load_evaluations([config.output_dir])
-
-
-def test_journals_that_were_written_over_are_asked_again(config):
-    config = config(benchmarks=["tiny_tasks"])
-    [journal] = evaluate(config, Says(gold)) and Path(config.output_dir, "requests").glob("*.jsonl")
-    journal.write_text('[]\n{"key": 1}\nnull\n{"ke')
-    Path(config.output_dir, "units.json").unlink()
-    asked = Says(gold)
-    assert evaluate(config, asked)["units"][0]["score"] == 100.0
-    assert len(asked.requests) == config.num_samples

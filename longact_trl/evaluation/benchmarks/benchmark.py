@@ -152,6 +152,8 @@ class Benchmark:
             What `tasks` of a configuration can choose among.
         first_turns (`Mapping[str, str]`, *optional*):
             Task to the one that is asked before it, whose responses its rows get as `first_responses` by `position`.
+        of_sample (`Mapping[str, type]`, *optional*):
+            Fields of its samples, beside those of all benchmarks, that `breakdown` and `columns` go by.
         fills_length (`bool`, *optional*, defaults to `False`):
             Whether prompts are made as long as `lengths` says, so that none is ever truncated.
     """
@@ -168,4 +170,5 @@ class Benchmark:
     columns: Callable[[Sequence[int]], dict[str, Column]]
     tasks: tuple[str, ...] = ()
     first_turns: Mapping[str, str] = field(default_factory=dict)
+    of_sample: Mapping[str, type] = field(default_factory=dict)
     fills_length: bool = False

@@ -100,7 +100,7 @@ def score(row: Mapping, answer: Answer) -> Verdict:
     text = answer.text
     if answer.tagged and row["task"] == "longbook_choice_eng":
         text = read_choice(text) or text
-    return Verdict(official.score(row["task"], text, row["gold"]), text, answer.unfinished)
+    return Verdict(float(official.score(row["task"], text, row["gold"])), text, answer.unfinished)
 
 
 def breakdown(units: Sequence[Mapping], samples: Mapping[str, Sequence[Mapping]]) -> dict:

@@ -119,4 +119,5 @@ BENCHMARK = Benchmark(
     breakdown=breakdown,
     columns=columns,
     first_turns=FIRST_TURN,
+    of_sample={"prediction": str | None, "difficulty": str, "length": str},
 )

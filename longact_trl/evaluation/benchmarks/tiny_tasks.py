@@ -86,4 +86,5 @@ BENCHMARK = Benchmark(
     score=score,
     breakdown=breakdown,
     columns=columns,
+    of_sample={"task": str},
 )
