@@ -8,13 +8,12 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from ..settings.recipe_yaml import read_config
-from ..settings.value_types import fits
 from .docqa import HUB_ID, NUM_ROWS, load_docqa
 from .length import prompt_lengths
 from .memagent import load_memagent
 from .mixture_file import check_mixture
 from .rows import RL_FEATURES
-from .synthetic import check_options, load_synthetic
+from .synthetic import load_synthetic
 from .tiny_tasks import make_dataset
 
 
@@ -54,8 +53,6 @@ LOADERS = {
     "synthetic": load_synthetic,
     "tiny_tasks": load_tiny_tasks,
 }
-# What a loader takes from the run and not from the mixture.
-OF_THE_RUN = {"tokenizer", "chat_template_kwargs"}
 
 
 def load_mixture(
@@ -109,7 +106,7 @@ def load_mixture(
     check_mixture(mixture)
     seed = mixture["seed"]
     for source in mixture["sources"]:
-        _check_source(source, tokenizer)
+        _check_tokenizer(source, tokenizer)
     of_the_run = {"tokenizer": tokenizer, "chat_template_kwargs": chat_template_kwargs}
     parts = [_load_part(source, seed, of_the_run, max_prompt_length) for source in mixture["sources"]]
     return concatenate_datasets(parts).shuffle(seed=seed)
@@ -153,27 +150,9 @@ def expected_rows(mixture: str | Path) -> int | None:
     return None if None in counts else sum(counts)
 
 
-def _check_source(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    loader = source["loader"]
-    parameters = inspect.signature(LOADERS[loader]).parameters
-    known = {"loader", "num_rows", *parameters} - OF_THE_RUN
-    if unknown := set(source) - known:
-        raise ValueError(
-            f"source {loader!r} has no option {', '.join(map(str, unknown))}: use {', '.join(sorted(known))}"
-        )
-    if loader == "synthetic":
-        if "tokens" not in source:
-            raise ValueError("source 'synthetic' needs `tokens`: the length of every prompt, such as 16384")
-        if tokenizer is None or tokenizer.chat_template is None:
-            raise ValueError(
-                "source 'synthetic' needs the tokenizer of the run, with a chat template: pass `tokenizer`"
-            )
-        check_options(**{name: source.get(name, parameters[name].default) for name in known & {*parameters}})
-    for name in set(source) & set(parameters):
-        hint = parameters[name].annotation
-        if not fits(source[name], hint):
-            kind = hint.__name__ if isinstance(hint, type) else hint
-            raise ValueError(f"{name} of source {loader!r} must be {kind}, but is {source[name]!r}")
+def _check_tokenizer(source: dict, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    if source["loader"] == "synthetic" and (tokenizer is None or tokenizer.chat_template is None):
+        raise ValueError("source 'synthetic' needs the tokenizer of the run, with a chat template: pass `tokenizer`")
 
 
 def _load_part(source: dict, seed: int, of_the_run: dict, max_prompt_length: int | None) -> Dataset:

@@ -19,7 +19,8 @@ from . import synthetic_tasks
 from .answer_format import ask_for_tags
 from .length import prompt_length
 from .rows import RL_FEATURES, ROWS_IN_MEMORY, code_hash, rl_row
-from .synthetic_tasks import SPLITS, TASKS, Puzzle
+from .synthetic_options import check_options
+from .synthetic_tasks import TASKS, Puzzle
 
 
 # Pieces that the last tokens are made of: of so many, some add up to any number that three of them can reach.
@@ -92,26 +93,6 @@ def load_synthetic(
         num_proc=num_proc if num_proc > 1 else None,
         writer_batch_size=ROWS_IN_MEMORY,
     )
-
-
-def check_options(tokens: int, num_prompts: int, seed: int, split: str, tasks: Sequence[str]) -> None:
-    """
-    Check what a user wrote, before anything is read or generated.
-
-    Args:
-        tokens, num_prompts, seed, split, tasks:
-            See [`load_synthetic`].
-
-    Raises:
-        `ValueError`: For the first one that cannot be, with what can.
-    """
-    for name, value, least in (("tokens", tokens, 1), ("num_prompts", num_prompts, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} of synthetic contexts must be a whole number from {least} on, but is {value!r}")
-    if split not in SPLITS:
-        raise ValueError(f"split of synthetic contexts must be one of {', '.join(SPLITS)}, but is {split!r}")
-    if isinstance(tasks, str) or not tasks or set(tasks) - set(TASKS):
-        raise ValueError(f"tasks of synthetic contexts must be a list of some of {', '.join(TASKS)}, but is {tasks!r}")
 
 
 def generate_row(

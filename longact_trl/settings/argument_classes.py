@@ -48,6 +48,36 @@ def declared_class(module: str, name: str) -> type:
         raise LookupError(f"The fields of {module}.{name} cannot be read from its source: {error}") from error
 
 
+@cache
+def declared_parameters(module: str, name: str) -> dict[str, Any]:
+    """
+    Names and types of what a function of this package takes; arguments as in [`declared_class`].
+
+    Returns:
+        `dict[str, Any]`: A type that is not plain is `Any`.
+    """
+    [function] = (line for line in _tree(module).body if isinstance(line, ast.FunctionDef) and line.name == name)
+    return {argument.arg: _type_of(argument.annotation, module) for argument in function.args.args}
+
+
+def assigned(module: str, name: str) -> ast.expr:
+    """
+    What a module of a library assigns to a name; arguments as in [`declared_class`].
+
+    Raises:
+        `LookupError`: If the source is not where it was, or assigns nothing to it.
+    """
+    try:
+        body = _tree(module).body
+    except (OSError, SyntaxError, AttributeError, TypeError) as error:
+        raise LookupError(f"{module} cannot be read: {error}") from error
+    for line in body:
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return line.value
+    raise LookupError(f"{module} assigns nothing to {name}.")
+
+
 def run_own_checks(module: str, name: str, args: Any) -> None:
     """
     Run what a class checks when it is made, without what its bases check: `__post_init__` as its source has it.

@@ -52,5 +52,6 @@ def did_you_mean(name: str, known: Iterable[str], question: str, otherwise: str 
     Returns:
         `str`: The question, or `otherwise`.
     """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return question.format(close[0]) if close else otherwise
+    in_lower_case = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), in_lower_case, n=1)
+    return question.format(in_lower_case[close[0]]) if close else otherwise

@@ -9,6 +9,8 @@ CONFIG = "quickstart.yaml"
 PACKAGE = Path(__file__).parents[1]
 MODEL = PACKAGE / "assets" / "tiny_qwen3"
 """The embedded model."""
+DATA_FILES = (".jsonl", ".json", ".parquet")
+"""How names of files with data end, and ids of the Hub do not."""
 
 
 def recipe_root() -> Path:
@@ -61,7 +63,7 @@ def check_here(name: str, value: str) -> None:
     Raises:
         `ValueError`: If it is a path, and nothing lies there.
     """
-    is_path = value.startswith(("/", ".", "~")) or value.rstrip("/").count("/") > 1
+    is_path = value.startswith(("/", ".", "~")) or value.rstrip("/").count("/") > 1 or value.endswith(DATA_FILES)
     if is_path and not Path(value).exists():
         where = f" in {Path.cwd()}" if not Path(value).is_absolute() else ""
         raise ValueError(f"`{name}`: there is no {value!r}{where}. Write the path of what is there, or a Hub id.")

@@ -100,7 +100,8 @@ def check_values(path: Path, config: dict, dataclass_types: Sequence[type]) -> N
         if not (is_default or fits(value, hints[key]) or (isinstance(value, str) and reads_text(hints[key]))):
             name = getattr(hints[key], "__name__", str(hints[key])) if not get_args(hints[key]) else str(hints[key])
             raise ValueError(f"{path}: `{key}` cannot be {value!r}: it must be {name.replace('NoneType', 'None')}.")
-        if isinstance(value, str) and (names := named_values(hints[key])) and value not in names:
+        names = named_values(hints[key]) or list(fields[key].metadata.get("choices", ()))
+        if isinstance(value, str) and names and value not in names:
             hint = did_you_mean(value, names, "Did you mean `{}`?", f"Write one of {', '.join(names)}.")
             raise ValueError(f"{path}: `{key}` cannot be {value!r}. {hint}")
 

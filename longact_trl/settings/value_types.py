@@ -21,6 +21,8 @@ def fits(value: Any, hint: Any) -> bool:
         `bool`
     """
     origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
     if origin in (Union, UnionType):
         return any(fits(value, part) for part in parts)
     if origin is Literal:

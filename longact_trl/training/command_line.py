@@ -14,14 +14,18 @@ from typing import Any, NamedTuple
 from trl import ModelConfig
 
 from ..data.mixture_file import check_mixture
-from ..settings.argument_classes import declared_class, run_own_checks
-from ..settings.messages import usage_errors
+from ..settings.argument_classes import assigned, declared_class, run_own_checks
+from ..settings.choices import TEXTS_OF_TRANSFORMERS
+from ..settings.devices import check_precision
+from ..settings.json_fields import check_mappings
+from ..settings.messages import did_you_mean, usage_errors
 from ..settings.paths import check_here, recipe_root
 from ..settings.quiet import quiet
 from ..settings.recipe_yaml import find_config, parse_recipe, read_config
 from ..settings.starting_point import check_cold_start
 from .checkpoints import resolve_resume
-from .field_checks import check_fields, check_optimizer
+from .field_checks import check_fields, check_optimizer, check_texts
+from .number_ranges import check_numbers
 from .policy_loss_settings import check_policy_loss
 
 
@@ -106,7 +110,7 @@ def check_command_line(recipe: Recipe, argv: Sequence[str], recipe_dir: str | Pa
     elif recipe is GRPO and not script_args.dataset_name:
         raise ValueError("Nothing to train on: set `mixture` to a YAML file or `dataset_name` to a dataset.")
     elif script_args.dataset_name:
-        check_here("dataset_name", script_args.dataset_name)
+        check_here("dataset_name", os.path.expanduser(script_args.dataset_name))
     if args.resume_from_checkpoint != "auto":  # which finds what it can
         resolve_resume(args.resume_from_checkpoint, args.output_dir or "trainer_output")
     check_here("model_name_or_path", model_args.model_name_or_path)
@@ -116,6 +120,7 @@ def check_command_line(recipe: Recipe, argv: Sequence[str], recipe_dir: str | Pa
     args.world_size = next((int(os.environ[name]) for name in NUM_PROCESSES if name in os.environ), 1)
     with suppress(LookupError):
         run_own_checks("trl", recipe.own_checks, args)
+    check_precision(args)
 
 
 def read_fields(
@@ -139,6 +144,11 @@ def read_fields(
     """
     own, training = declared_class(*recipe.script_arguments), declared_class(*recipe.training_arguments)
     script_args, args, model_args = parse_recipe((own, training, ModelConfig), argv, recipe_dir, other_options)
+    for part in (script_args, args, model_args):
+        check_numbers(part)
+    check_mappings(args)
+    check_texts(args, TEXTS_OF_TRANSFORMERS)
+    _check_trackers(args.report_to)
     if recipe is GRPO:
         check_fields(args)
         if args.generation_batch_size is None:  # as TRL fills them in
@@ -149,11 +159,21 @@ def read_fields(
     return script_args, args, model_args
 
 
+def _check_trackers(report_to: str | list[str] | None) -> None:
+    with suppress(LookupError):
+        callbacks = assigned("transformers.integrations.integration_utils", "INTEGRATION_TO_CALLBACK")
+        known = ["all", "none", *(key.value for key in callbacks.keys)]
+        for tracker in [report_to] if isinstance(report_to, str) else report_to or ():
+            if tracker not in known:
+                hint = did_you_mean(str(tracker), known, " Did you mean {!r}?")
+                raise ValueError(f"`report_to` cannot be {tracker!r}. Write some of {', '.join(known)}.{hint}")
+
+
 def check_settings(
     config: str, overrides: Sequence[str], accelerate_config: str | None, own_options: Sequence[str]
 ) -> None:
     """
-    The same for `longact check`, which looks at files and folders more closely by itself.
+    The same for `longact check`, which looks at models, data and folders more closely by itself.
 
     Args:
         config (`str`):
@@ -173,9 +193,12 @@ def check_settings(
     if accelerate_config:
         find_config(accelerate_config, root / "accelerate_configs")
     try:
-        read_fields(recipe_of(settings), ["--config", config, *overrides], root / "recipes", own_options)
+        recipe = recipe_of(settings)
+        script_args, *_ = read_fields(recipe, ["--config", config, *overrides], root / "recipes", own_options)
     except LookupError:
         return
+    if recipe is GRPO and script_args.mixture:
+        check_mixture(read_config(find_config(script_args.mixture, root / "recipes")))
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:

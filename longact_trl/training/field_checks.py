@@ -1,6 +1,6 @@
 """What the fields of [`LongActConfig`] may be, checked where nothing heavy is loaded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..method.sparsity import check_sparsity_ratio
@@ -12,8 +12,11 @@ from ..settings.choices import (
     ROWWISE_OPTIMIZERS,
     SALIENCY_SOURCES,
     SHARED_PREFIX_CHOICES,
+    TEXTS_OF_GRPO,
     UPDATE_RULES,
 )
+from ..settings.messages import did_you_mean
+from .number_ranges import check_numbers
 from .policy_loss_settings import POLICY_LOSSES
 
 
@@ -26,14 +29,6 @@ CHOICES = {
     "shared_prefix": SHARED_PREFIX_CHOICES,
     "policy_loss": POLICY_LOSSES,
 }
-NUMBERS_FROM_ONE = (
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "steps_per_generation",
-    "generation_batch_size",
-    "num_iterations",
-    "max_completion_length",
-)
 
 
 def check_fields(args: Any) -> None:
@@ -49,12 +44,10 @@ def check_fields(args: Any) -> None:
     """
     if args.num_generations is not None and args.num_generations < 1:
         raise ValueError(f"`num_generations` must be a number of completions, got {args.num_generations}.")
-    for name in NUMBERS_FROM_ONE:
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be a whole number from 1 on, got {value}.")
+    check_numbers(args)
     for name, choices in CHOICES.items():
         _check_choice(name, getattr(args, name), choices)
+    check_texts(args, TEXTS_OF_GRPO)
     if STRATEGIES[args.strategy].masks:
         check_sparsity_ratio(args.sparsity_ratio)
     if args.prefix_chunk_size is not None and args.prefix_chunk_size < 1:
@@ -102,6 +95,25 @@ def check_optimizer(args: Any) -> None:
         )
 
 
+def check_texts(args: Any, texts: Mapping[str, Iterable[str]]) -> None:
+    """
+    Check fields that a library takes as any text.
+
+    Args:
+        args (`Any`):
+            Object with the fields; what is no text is left to the library.
+        texts (`Mapping[str, Iterable[str]]`):
+            What each can be.
+
+    Raises:
+        `ValueError`: For the first that cannot be, with the nearest that can.
+    """
+    for name, choices in texts.items():
+        if isinstance(value := getattr(args, name), str):
+            _check_choice(name, value, choices)
+
+
 def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
-        raise ValueError(f"Unknown `{name}` {value!r}. Write one of {', '.join(map(repr, choices))}.")
+        hint = did_you_mean(str(value), choices, " Did you mean {!r}?")
+        raise ValueError(f"Unknown `{name}` {value!r}. Write one of {', '.join(map(repr, choices))}.{hint}")

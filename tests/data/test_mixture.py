@@ -1,4 +1,6 @@
+import inspect
 from collections import Counter
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
@@ -7,11 +9,12 @@ from datasets import Dataset
 from helpers.data import assert_golds_earn_the_reward, read_fixture, write_jsonl
 from helpers.paths import FIXTURES, RECIPES
 from longact_trl.data import mixture as mixture_module
+from longact_trl.data import mixture_file
 from longact_trl.data.length import prompt_length
 from longact_trl.data.mixture import LOADERS, load_mixture
-from longact_trl.data.mixture_file import LOADER_NAMES
 from longact_trl.data.rows import RL_FEATURES
 from longact_trl.rewards.tagged import answer_reward
+from longact_trl.settings.argument_classes import declared_parameters
 
 
 @pytest.fixture
@@ -185,5 +188,12 @@ def test_a_missing_file(tmp_path):
         load_mixture(tmp_path / "none.yaml")
 
 
-def test_every_loader_is_known_before_it_is_loaded():
-    assert tuple(LOADERS) == LOADER_NAMES
+def test_every_loader_and_its_options_are_known_before_it_is_loaded():
+    assert list(LOADERS) == list(mixture_file.LOADERS) == list(mixture_file.SPLITS)
+    for name, load in LOADERS.items():
+        module, function = mixture_file.LOADERS[name]
+        assert (load.__module__, load.__name__) == (module, function)
+        declared, real = declared_parameters(module, function), get_type_hints(load)
+        assert list(declared) == list(inspect.signature(load).parameters)
+        assert all(hint in (real[option], Any) for option, hint in declared.items())
+        assert [option for option, hint in declared.items() if hint is Any] in ([], ["tokenizer", "tasks"])

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from longact_trl.settings.recipe_yaml import read_config
 from longact_trl.training.command_line import COLD_START as COLD_START_RECIPE
 from longact_trl.training.command_line import GRPO as GRPO_RECIPE
 from longact_trl.training.command_line import check_command_line, recipe_of
+from longact_trl.training.number_ranges import check_numbers
 
 
 GRPO, COLD_START, EVALUATE = (str(RECIPES / name) for name in ("grpo_longact.py", "sft_cold_start.py", "evaluate.py"))
@@ -53,6 +55,38 @@ CASES = {
         [*CONFIG, "--update_rule", "frozen_rows", "--optim", "adafactor"],
         "`update_rule='frozen_rows'` needs an optimizer .*got `optim='adafactor'`",
     ),
+    "loss of TRL": (GRPO, [*CONFIG, "--loss_type", "dapoo"], "`loss_type` 'dapoo'. .*Did you mean 'dapo'"),
+    "loss in upper case": (GRPO, [*CONFIG, "--loss_type", "DAPO"], "Did you mean 'dapo'"),
+    "ratio": (GRPO, [*CONFIG, "--importance_sampling_level", "sequenc"], "Did you mean 'sequence'"),
+    "scale": (GRPO, [*CONFIG, "--scale_rewards", "grup"], "`scale_rewards` 'grup'. .*Did you mean 'group'"),
+    "engine": (GRPO, [*CONFIG, "--vllm_mode", "colocated"], "`vllm_mode` 'colocated'. .*Did you mean 'colocate'"),
+    "tracker": (GRPO, [*CONFIG, "--report_to", "wandbb"], "`report_to` cannot be 'wandbb'. .*Did you mean 'wandb'"),
+    "log level": (GRPO, [*CONFIG, "--log_level", "inf"], "`log_level` 'inf'. .*Did you mean 'info'"),
+    "fewer than no steps": (GRPO, [*CONFIG, "--max_steps", "-5"], "`max_steps` must be a number of steps from 1 on"),
+    "no steps": (GRPO, [*CONFIG, "--max_steps", "0"], "`max_steps` must be .*, or -1 where epochs count, got 0"),
+    "steps between saves": (GRPO, [*CONFIG, "--save_steps", "-20"], "`save_steps` must be .*, got -20.*'no'"),
+    "steps between logs": (GRPO, [*CONFIG, "--logging_steps", "0"], "`logging_steps` must be .*, got 0"),
+    "rate": (GRPO, [*CONFIG, "--learning_rate", "-1"], "`learning_rate` must be 0 or more, got -1.0"),
+    "rate that is no number": (GRPO, [*CONFIG, "--learning_rate", "nan"], "`learning_rate` must be .*, got nan"),
+    "temperature": (GRPO, [*CONFIG, "--temperature", "0"], "`temperature` must be above 0"),
+    "percent": (GRPO, [*CONFIG, "--vllm_gpu_memory_utilization", "90"], "must be above 0 and at most 1, got 90"),
+    "seed": (GRPO, [*CONFIG, "--seed", "-1"], "`seed` must be 0 or more"),
+    "λ in percent": (GRPO, [*CONFIG, "--sparsity_ratio", "30%"], "`--sparsity_ratio`: invalid float value: '30%'"),
+    "LoRA": (GRPO, [*CONFIG, "--use_peft", "--lora_r", "0"], "`lora_r` must be a whole number from 1 on"),
+    "DeepSpeed's file": (GRPO, [*CONFIG, "--deepspeed", "zero4.json"], "`deepspeed`: there is no file 'zero4.json'"),
+    "mapping": (
+        GRPO,
+        [*CONFIG, "--chat_template_kwargs", "{enable_thinking: true}"],
+        "`chat_template_kwargs` cannot be '{enable_thinking: true}': write a mapping in YAML, or JSON",
+    ),
+    "rows": (GRPO, [*QUICK, "--mixture", "", "--dataset_name", "rows.jsonl"], "there is no 'rows.jsonl'"),
+    "half precision": (GRPO, [*QUICK, "--use_cpu", "false", "--bf16", "true"], "no GPU .*Write `use_cpu: true`"),
+    "half precision on a CPU": (GRPO, [*QUICK, "--fp16", "true"], "`fp16` needs a GPU"),
+    "no half precision, no GPU": (
+        GRPO,
+        ["--model_name_or_path", "m/m", "--dataset_name", "d/d", "--output_dir", "/no/such/folder"],
+        "no GPU that torch can use, and `bf16` is TRL's default",
+    ),
     "mixture": (GRPO, [*CONFIG, "--mixture", "mixtur.yaml"], "no config .*mixtur.yaml.*Did you mean mixture.yaml"),
     "cold start first": (GRPO, CONFIG, "runs/sft_qwen3_8b.*sft_cold_start.py"),
     "model's folder": (GRPO, [*CONFIG, "--model_name_or_path", "./nope"], "`model_name_or_path`: .* no './nope'"),
@@ -75,6 +109,12 @@ CASES = {
         ["--config", "sft_tiny.yaml", "--dataset_name", "/no/rows.jsonl"],
         "`dataset_name`: there is no '/no/rows.jsonl'",
     ),
+    "cold start's steps": (
+        COLD_START,
+        ["--config", "sft_tiny.yaml", "--save_strategy", "steps", "--save_steps", "-1"],
+        "`save_steps` must be",
+    ),
+    "cold start's loss": (COLD_START, ["--config", "sft_tiny.yaml", "--loss_type", "nl"], "'nl'. Did you mean nll"),
     "evaluation, nothing": (EVALUATE, [], "Nothing to evaluate"),
     "evaluation's option": (EVALUATE, [*PAPER, "--modle", "m"], "Did you mean `--model`"),
     "benchmark": (EVALUATE, [*PAPER, "--model", "m", "--benchmarks", "rular"], "'rular' is not one of .*ruler"),
@@ -82,6 +122,9 @@ CASES = {
     "evaluated folder": (EVALUATE, [*PAPER, "--model", "../nope"], "`model`: there is no '../nope'"),
     "check's config": ("longact", ["check", "--config", "nope.yaml"], "There is no config .*nope.yaml"),
     "check's override": ("longact", [*CHECK, "--sparsity_ration", "0.2"], "Did you mean `--sparsity_ratio`"),
+    "check's loss": ("longact", [*CHECK, "--loss_type", "dapoo"], "Did you mean 'dapo'"),
+    "check's steps": ("longact", [*CHECK, "--save_steps", "-20"], "`save_steps` must be"),
+    "check's mixture": ("longact", [*CHECK, "--mixture", "mixtur.yaml"], "Did you mean mixture.yaml"),
     "check's own option": ("longact", [*CHECK, "--gpuss", "8"], "Did you mean `--gpus`"),
     "check's launch": ("longact", [*CHECK, "--accelerate-config", "zero4.yaml"], "Did you mean zero[123].yaml"),
     "check without a config": ("longact", ["check"], "Missing option '--config'"),
@@ -106,6 +149,7 @@ CASES = {
 def outcomes() -> dict[str, dict]:
     command = [sys.executable, "-m", "helpers.mistakes"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}", "COLUMNS": "200"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # a machine without a GPU
     cases = json.dumps([[program, arguments] for program, arguments, _ in CASES.values()])
     done = subprocess.run(command, input=cases, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -127,6 +171,15 @@ YAML = {
     "learning_rate: [1]": "`learning_rate` cannot be \\[1\\]: it must be float",
     "max_steps: ten": "`--max_steps`: invalid int value: 'ten'",
     "lr_scheduler_type: cosin": "`lr_scheduler_type` cannot be 'cosin'. Did you mean `cosine`",
+    "max_steps: -3": "`max_steps` must be a number of steps",
+    "report_to: [wandb, tensorbord]": "`report_to` cannot be 'tensorbord'.*Did you mean 'tensorboard'",
+    "deepspeed: zero4.json": "`deepspeed`: there is no file 'zero4.json'",
+    "model_init_kwargs: no": "`model_init_kwargs` cannot be False: it must be",
+    "model_init_kwargs: device_map=auto": "`model_init_kwargs` cannot be 'device_map=auto': write a mapping in YAML",
+    "sparsity_ratio: a third": "invalid float value: 'a third'",
+    "loss_type: dapoo": "`loss_type` 'dapoo'.*Did you mean 'dapo'",
+    "dtype: bf16": "`dtype` cannot be 'bf16'. Did you mean `bfloat16`",
+    "ddp_backend: ncll": "`ddp_backend` cannot be 'ncll'. Did you mean `nccl`",
     "strategy: max": "Unknown `strategy` 'max'",
     "sparsity_ratio: 3": "`sparsity_ratio` must be in",
     "- a": "must hold `key: value` lines",
@@ -137,11 +190,11 @@ YAML = {
 @pytest.mark.parametrize("recipe", [GRPO_RECIPE, COLD_START_RECIPE], ids=["grpo", "cold start"])
 @pytest.mark.parametrize("line", YAML)
 def test_what_a_file_says_is_read_as_early(tmp_path, recipe, line):
-    own = line.partition(":")[0] in ("strategy", "sparsity_ratio")
+    own = line.partition(":")[0] in ("strategy", "sparsity_ratio", "loss_type")
     (tmp_path / "run.yaml").write_text(
         f"model_name_or_path: m/m\ndataset_name: d/d\n{line}\n" if ":" in line else line
     )
-    message = "unknown key" if own and recipe is COLD_START_RECIPE else YAML[line]
+    message = "unknown key|`loss_type` cannot be 'dapoo'" if own and recipe is COLD_START_RECIPE else YAML[line]
     with pytest.raises(ValueError, match=message):
         check_command_line(recipe, ["--config", str(tmp_path / "run.yaml")], RECIPES)
 
@@ -149,6 +202,18 @@ def test_what_a_file_says_is_read_as_early(tmp_path, recipe, line):
 MIXTURES = {
     "seed: 1\nsources: [{loader: docqs}]": "loader must be one of .*'docqs'. Did you mean docqa",
     "seed: 1\nsources: [{loader: docqa, num_rows: many}]": "num_rows of source 'docqa' must be a whole number",
+    "seed: 1\nsources: [{loader: docqa, num_row: 5}]": "no option num_row: use .* Did you mean num_rows",
+    "seed: 1\nsources: [{loader: docqa, max_bad_share: few}]": "max_bad_share of source 'docqa' must be float",
+    "seed: 1\nsources: [{loader: docqa, max_bad_share: 5}]": "must be a share from 0 to 1",
+    "seed: 1\nsources: [{loader: docqa, split: tset}]": "must be one of train, test, .*Did you mean test",
+    "seed: 1\nsources: [{loader: memagent, split: test}]": "must be one of train, validation, but",
+    "seed: 1\nsources: [{loader: docqa, source: nope.parquet}]": "`source of docqa`: there is no 'nope.parquet'",
+    "seed: 1\nsources: [{loader: memagent, data_files: [a, 3]}]": "must be str | list.str. | None, but is .'a', 3",
+    "seed: 1\nsources: [{loader: synthetic, tokens: 16k}]": "tokens of synthetic contexts must be a whole number",
+    "seed: 1\nsources: [{loader: synthetic, tokens: 4096, task: [needle]}]": "no option task: .* Did you mean tasks",
+    "seed: 1\nsources: [{loader: synthetic, tokens: 4096, tasks: [neadle]}]": "must be a list of some of needle",
+    "seed: 1\nsources: [{loader: tiny_tasks, num_prompts: -5}]": "num_prompts of source 'tiny_tasks' must be a whole",
+    "seed: 1\nsources: [{loader: tiny_tasks, context_words: [96, 64]}]": "must be the fewest and the most",
     "seed: 1\nsources: [docqa]": "loader must be one of",
     "seed: one\nsources: [{loader: docqa}]": "seed must be an integer",
     "sources: [{loader: docqa}]": "must have `seed` and a list of `sources`",
@@ -168,7 +233,21 @@ def test_what_ships_is_not_refused(path, clone, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1" if "quickstart" in path.stem else "8")
     assert (recipe is COLD_START_RECIPE) == path.stem.startswith("sft_")
     there = ["--model_name_or_path", str(MODEL)] if recipe is GRPO_RECIPE else []  # some start from a cold start's
+    there += ["--use_cpu", "true"]  # the GPUs are elsewhere
     check_command_line(recipe, ["--config", str(path), "--output_dir", "/no/such/folder", *there], RECIPES)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("learning_rate", 0.0), ("save_steps", 0.25), ("max_steps", -1), ("top_p", 1)]
+)
+def test_the_ends_of_ranges_may_be_written(name, value):
+    check_numbers(SimpleNamespace(**{name: value, "save_strategy": "steps"}))
+
+
+def test_rows_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.jsonl").write_text("")
+    check_command_line(GRPO_RECIPE, [*QUICK, "--mixture", "", "--dataset_name", "~/rows.jsonl"], RECIPES)
 
 
 def test_a_later_mistake_has_no_traceback_either_but_a_fault_has_one(capsys):
