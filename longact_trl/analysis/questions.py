@@ -11,6 +11,7 @@ import torch
 
 from ..data.tiny_tasks import KEYS, VALUES, make_dataset
 from ..evaluation.benchmarks.longbench_v2 import HUB_DATASET
+from ..evaluation.chat_template import TEMPLATE_OPTIONS
 
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def make_questions(
         rng = random.Random(seed)
         rows = [_needle(rng) for _ in range(num_questions)]
     messages = [[{"role": "user", "content": text}] for text, _ in rows]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    options = {"add_generation_prompt": True, "return_dict": False, **TEMPLATE_OPTIONS}
+    ids = tokenizer.apply_chat_template(messages, **options)
     return [
         Question(str(i), prompt, text, answers, MAX_NEW_TOKENS, partial(share_contained, answers))
         for i, (prompt, (text, answers)) in enumerate(zip(ids, rows, strict=True))

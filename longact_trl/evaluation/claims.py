@@ -17,10 +17,10 @@ from pathlib import Path
 from .._version import __version__
 from .backends import Model
 from .benchmarks import BENCHMARKS, Unit
+from .chat_template import DAY
 from .config import EvaluationConfig
 from .model_folders import digest_of
 from .results import JOURNALS, SAMPLES, installed, write_json
-from .template_day import DAY
 
 
 logger = logging.getLogger(__name__)

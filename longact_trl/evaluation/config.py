@@ -192,6 +192,9 @@ class EvaluationConfig:
                     raise ValueError(
                         f'{name}={text!r} is not JSON: write \'{{"NAME": "VALUE"}}\'. ({error})'
                     ) from error
+        for name in ("model_args", "ruler_sources"):
+            if not isinstance(value := getattr(self, name), dict | None):
+                raise ValueError(f'{name}={value!r} must be names with values: write \'{{"NAME": "VALUE"}}\'.')
         if not self.model:
             raise ValueError("Nothing to evaluate: give `--model` a Hub id or a folder.")
         for name in self.benchmarks:

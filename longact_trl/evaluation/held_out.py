@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..rewards.tagged import answer_reward
+from .chat_template import TEMPLATE_OPTIONS
 from .statistics import Interval, wilson_interval
 
 
@@ -54,7 +55,8 @@ def answers_right(
     """
     from transformers import set_seed
 
-    prompts = tokenizer.apply_chat_template(dataset["prompt"][:], add_generation_prompt=True, return_dict=False)
+    options = {"add_generation_prompt": True, "return_dict": False, **TEMPLATE_OPTIONS}
+    prompts = tokenizer.apply_chat_template(dataset["prompt"][:], **options)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # so that a batch has little padding
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     completions = [""] * len(prompts)

@@ -6,10 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2.exceptions import TemplateError
-
+from .chat_template import render_chat
 from .protocols.truncation import keep_ends, truncate_prompt
-from .template_day import TEMPLATE_OPTIONS
 
 
 if TYPE_CHECKING:  # what a configuration may say is known before transformers is loaded
@@ -73,19 +71,19 @@ class Prompter:
 
         Returns:
             `str`: Up to where the model's answer begins.
+
+        Raises:
+            `ValueError`: If the chat template cannot be used.
         """
         if not self.chat:
             return text
         messages = [{"role": "user", "content": text}]
-        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": self.reasoning}
-        options |= TEMPLATE_OPTIONS
         if system:
             try:
-                with_system = [{"role": "system", "content": system}, *messages]
-                return self.tokenizer.apply_chat_template(with_system, **options)
-            except TemplateError:
+                return render_chat(self.tokenizer, [{"role": "system", "content": system}, *messages], self.reasoning)
+            except ValueError:
                 pass
-        return self.tokenizer.apply_chat_template(messages, **options)
+        return render_chat(self.tokenizer, messages, self.reasoning)
 
     def encode(self, rendered: str) -> list[int]:
         """Token ids of a rendered prompt as the backends make them: no second BOS where the template wrote one."""

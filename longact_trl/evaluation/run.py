@@ -11,6 +11,7 @@ from accelerate.utils import broadcast_object_list
 from ..rewards.tags import THINK
 from .backends import Model
 from .benchmarks import BENCHMARKS, Unit
+from .chat_template import DAY
 from .claims import UnitClaims, claim_of, claim_run
 from .config import EvaluationConfig
 from .final_answer import final_answer, judge
@@ -27,7 +28,6 @@ from .results import (
     write_json,
     write_samples,
 )
-from .template_day import DAY
 
 
 if TYPE_CHECKING:

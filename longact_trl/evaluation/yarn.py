@@ -69,7 +69,15 @@ def write_copy(source: Path, config: "PretrainedConfig", folder: Path) -> None:
             What to write.
         folder (`Path`):
             Where; what lies there of an earlier copy is replaced.
+
+    Raises:
+        `ValueError`: If something else lies there, such as the model itself.
     """
+    files = folder.iterdir() if folder.is_dir() else ()
+    if own := sorted(file.name for file in files if not file.is_symlink() and file.name != CONFIG):
+        raise ValueError(
+            f"The copy with YaRN would replace {folder}, which holds {own[0]}: give another `output_dir`."
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in source.iterdir():

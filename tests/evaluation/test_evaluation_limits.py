@@ -44,6 +44,8 @@ def offline(monkeypatch):
         ({"infinitebench_data": "generated", "benchmarks": ["infinitebench"]}, "but not 'longbook_sum_eng'"),
         ({"ruler_sources": {}}, "RULER needs essays"),
         ({"ruler_sources": "{essays: stand-in}"}, r"ruler_sources='{essays: stand-in}' is not JSON: write '{\"NAME\""),
+        ({"ruler_sources": "3"}, "ruler_sources=3 must be names with values"),
+        ({"model_args": '["dtype"]'}, r"model_args=\['dtype'\] must be names with values"),
         ({"ruler_sources": {"essay": "stand-in"}}, "'essay' is not one of essays, squad"),
     ],
 )

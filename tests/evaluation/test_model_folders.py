@@ -107,6 +107,26 @@ def test_a_model_folder_that_was_cut_off(config, file, content, named):
     assert Path(innermost.filename).is_relative_to(PACKAGE)  # one message, and no traceback
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "template", "named"),
+    [
+        ("longbench_v2", "{% if %}", "TemplateSyntaxError"),
+        ("ruler", "{% if %}", "TemplateSyntaxError"),
+        ("infinitebench", "{% if %}", "TemplateSyntaxError"),
+        ("infinitebench", "{{ raise_exception('only tools') }}", "TemplateError: only tools"),
+        ("longbench_v2", "{{ messages[3]['content'] }}", "UndefinedError"),
+        ("longbench_v2", "{{ 1 / 0 }}", "ZeroDivisionError"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used(config, benchmark, template, named):
+    config = config(benchmarks=[benchmark], tasks=None if benchmark == "longbench_v2" else ["vt", "passkey"])
+    Path(config.model, "chat_template.jinja").write_text(template)
+    with pytest.raises(
+        ValueError, match=f"The chat template of '.*model' cannot be used for messages of user: {named}"
+    ):
+        evaluate(config)
+
+
 def weights_of(config, name="model.safetensors") -> Path:
     make_model(max_position_embeddings=8192).save_pretrained(config.model)
     return Path(config.model, name)

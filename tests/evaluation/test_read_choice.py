@@ -7,7 +7,7 @@ from longact_trl.rewards.answers import answer_matches
 
 
 ONE_LETTER = ["B", "(B)", "**B**", "**(B)**", "b", "(b).", "[B]", "（B）", "Ｂ", "B。", "B:", "B.", " B\n"]
-ONE_LETTER += ['"B"', "“B”", "`B`"]
+ONE_LETTER += ['"B"', "“B”", "`B`", "【B】", "〔B〕", "B,", "B；", r"\boxed{\text{B}}", "$$B$$", "```\nB\n```"]
 NO_LETTER = ["A or B", "B, C", "not B", "A B", "Both", "", "B?C"]
 GOLDS = {
     "longbench_v2": ("answer", ["B"]),

@@ -83,6 +83,16 @@ def test_the_copy_is_what_is_loaded(tmp_path):
     assert json.loads((copy / "config.json").read_text())["architectures"] == ["Qwen3ForCausalLM"]
 
 
+def test_the_copy_never_replaces_a_model(tmp_path):
+    """`--model runs/a/model --output_dir runs/a`, for one."""
+    yarn = {"factor": 4.0, "original_max_position_embeddings": 8192}
+    config = make_config(tmp_path, benchmarks=["tiny_tasks"], output_dir=str(tmp_path), yarn=yarn)
+    make_model(max_position_embeddings=8192).save_pretrained(config.model)
+    with pytest.raises(ValueError, match="would replace .*model, which holds .*: give another `output_dir`"):
+        Model(config).load(config)
+    assert Path(config.model, "model.safetensors").is_file()
+
+
 def test_at_128k_thinking_takes_nothing_from_the_prompt(tmp_path):
     """With a window of the length and the thinking together, prompts are as long as without thinking."""
     lengths = {}

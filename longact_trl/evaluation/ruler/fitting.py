@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..template_day import TEMPLATE_OPTIONS
+from ..chat_template import render_chat
 
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def render(tokenizer: PreTrainedTokenizerBase, input: str, answer_prefix: str, t
     """
     if tokenizer.chat_template is None:
         return input + answer_prefix
-    messages = [{"role": "user", "content": input}]
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
-    options |= TEMPLATE_OPTIONS
-    return tokenizer.apply_chat_template(messages, **options) + answer_prefix
+    return render_chat(tokenizer, [{"role": "user", "content": input}], thinking) + answer_prefix
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
