@@ -233,6 +233,7 @@ def middle_cut(
         `ValueError`: If nothing of the message would be left.
     """
     contents = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    contents = [content if isinstance(content, str) else "" for content in contents]  # a call of tools has none
     longest = max(range(len(contents)), key=lambda index: len(contents[index]))
     # Token boundaries as positions in the text: slicing the text, unlike decoding ids, cannot change what is kept.
     offsets = offsets_of(contents[longest], tokenizer)

@@ -27,6 +27,9 @@ def with_tools(tools: Sequence[Callable] | None, factory: EnvironmentFactory) ->
     Returns:
         `tuple[EnvironmentFactory, Tools]`: A factory that first gives the environment that was looked at, for one may
         be dear to make, and the JSON schemas of the tools in a prompt: a list, or one for each environment's name.
+
+    Raises:
+        `ValueError`: If an environment cannot be reset.
     """
     shared = list(tools or ())
     if factory is None:
@@ -42,7 +45,12 @@ def with_tools(tools: Sequence[Callable] | None, factory: EnvironmentFactory) ->
 
 
 def _methods(environment: Any) -> list[Callable]:
-    names = (name for name, _ in getmembers(type(environment), predicate=isfunction))
+    names = [name for name, _ in getmembers(type(environment), predicate=isfunction)]
+    if "reset" not in names:
+        raise ValueError(
+            f"{type(environment).__name__} has no method `reset`, with which each episode begins: an "
+            "`environment_factory` must make environments that have one."
+        )
     return [getattr(environment, name) for name in names if name not in NO_TOOLS and not name.startswith("_")]
 
 

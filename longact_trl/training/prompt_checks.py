@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from ..data.length import Tools, apply_length_policy
 from ..rewards.tagged import answer_reward
+from ..settings.messages import did_you_mean
 from .config import LongActConfig
 
 
@@ -34,7 +35,7 @@ def check_dataset(
             Of [`~trl.GRPOTrainer`]: an environment may bring the prompts, and one alone needs no dataset.
 
     Raises:
-        `ValueError`: Names the missing column and who needs it.
+        `ValueError`: Names the missing column and who needs it, or the environment that there is not.
     """
     if isinstance(environment_factory, dict) and dataset is None:
         raise ValueError(
@@ -59,6 +60,14 @@ def check_dataset(
                 f"The dataset has no column {column!r}, which {user} reads. It has "
                 f"{', '.join(map(repr, columns))}: rename one with `dataset.rename_column`."
             )
+    if isinstance(environment_factory, dict) and isinstance(dataset, Dataset):
+        for name in dataset.unique("environment"):
+            if name not in environment_factory:
+                hint = did_you_mean(str(name), environment_factory, " Did you mean {!r}?")
+                raise ValueError(
+                    f"A row names the environment {name!r}, and `environment_factory` has "
+                    f"{', '.join(map(repr, environment_factory))}.{hint}"
+                )
     if dataset is not None and any(getattr(func, "func", func) is answer_reward for func in reward_funcs):
         _check_answers(dataset)
 

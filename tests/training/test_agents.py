@@ -134,16 +134,34 @@ def test_the_trainer_leaves_out_what_is_too_long_with_its_tools(tmp_path):
         (ROUTING, [], None, "no column 'prompt'"),
         (None, [], {"a": Game, "b": Quiz}, r"several environments \('a', 'b'\) needs a `train_dataset`"),
         (make_prompts(), [], {"a": Game}, "no column 'environment', which an `environment_factory` of several"),
+        (ROUTING, [], {"game": Game, "quizz": Quiz}, "names the environment 'quiz', .*'game', 'quizz'. Did you mean"),
         (None, [answer_reward], Game, "no column 'answer', which the reward function `answer_reward` reads"),
         (Dataset.from_dict({"prompt": ["?"], "answer": [5]}), [answer_reward], None, "'answer' holds int64"),
         (Dataset.from_dict({"prompt": ["?"], "answer": [[0.5]]}), [answer_reward], None, "'answer' holds float64"),
         (Dataset.from_dict({"prompt": ["?"], "answer": [True]}), [answer_reward], None, "'answer' holds bool"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_is_missing_is_named(dataset, rewards, factory, message):
     with pytest.raises(ValueError, match=message):
         check_dataset(dataset, rewards, factory)
+
+
+def test_an_environment_without_a_reset_is_named_before_a_model_is_loaded():
+    for factory in (object, {"game": Game, "other": object}):
+        with pytest.raises(ValueError, match="object has no method `reset`"):
+            with_tools(None, factory)
+
+
+def test_a_call_of_tools_in_a_prompt_has_no_content_to_cut():
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"word": "w1"}}}
+    turns = [{"role": "user", "content": "w2 " * 200}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    turns += [{"role": "tool", "content": "w1"}, {"role": "user", "content": "w3"}]
+    rows, tokenizer = Dataset.from_list([{"prompt": turns}]), tool_tokenizer()
+    [length] = prompt_lengths(rows, tokenizer)
+    cut = apply_length_policy(rows, tokenizer, length - 50, "truncate_middle")
+    assert prompt_lengths(cut, tokenizer)[0] <= length - 50
+    assert [message["content"] for message in cut[0]["prompt"]][1:] == [None, "w1", "w3"]
 
 
 def test_what_is_there_passes():
