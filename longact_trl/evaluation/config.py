@@ -14,6 +14,10 @@ from .yarn import check_yarn
 
 
 BACKENDS = ("auto", "vllm", "transformers")
+DECIDED = dict.fromkeys(("pretrained", "tokenizer", "peft", "lora_local_path"), "model")
+DECIDED |= {"max_length": "max_model_length", "max_model_len": "max_model_length"}
+DECIDED |= {name: name for name in ("dtype", "batch_size", "seed")}
+"""Arguments of lm-eval's models to the fields that decide them, and that prompts and results go by."""
 
 
 @dataclass
@@ -195,6 +199,8 @@ class EvaluationConfig:
         for name in ("model_args", "ruler_sources"):
             if not isinstance(value := getattr(self, name), dict | None):
                 raise ValueError(f'{name}={value!r} must be names with values: write \'{{"NAME": "VALUE"}}\'.')
+        if twice := [name for name in self.model_args or () if name in DECIDED]:
+            raise ValueError(f"model_args: {twice[0]!r} is decided by `{DECIDED[twice[0]]}`: write that.")
         if not self.model:
             raise ValueError("Nothing to evaluate: give `--model` a Hub id or a folder.")
         for name in self.benchmarks:

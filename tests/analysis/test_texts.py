@@ -81,6 +81,13 @@ def test_a_needle_question_has_one_answer_that_stands_in_it(tokenizer):
     assert [q.text for q in make_questions(NEEDLES, tokenizer, 30, 0, seed=1)] != [q.text for q in questions]
 
 
+def test_a_template_that_writes_todays_date_writes_the_same_on_any_day():
+    tokenizer = load_tokenizer(str(MODEL))
+    tokenizer.chat_template = "{{ strftime_now('%y') }} " + tokenizer.chat_template
+    [question] = make_questions(FACTS, tokenizer, 1, 0)
+    assert tokenizer.decode(question.input_ids).startswith("25 ")
+
+
 def test_prompts_as_texts():
     texts = benchmark_texts(load_tokenizer(str(MODEL)), FACTS, 0)
     assert list(texts) == ["facts 1", "facts 2"]

@@ -46,6 +46,8 @@ def offline(monkeypatch):
         ({"ruler_sources": "{essays: stand-in}"}, r"ruler_sources='{essays: stand-in}' is not JSON: write '{\"NAME\""),
         ({"ruler_sources": "3"}, "ruler_sources=3 must be names with values"),
         ({"model_args": '["dtype"]'}, r"model_args=\['dtype'\] must be names with values"),
+        ({"model_args": {"peft": "some/adapter"}}, "model_args: 'peft' is decided by `model`: write that"),
+        ({"model_args": {"max_length": 512}}, "'max_length' is decided by `max_model_length`"),
         ({"ruler_sources": {"essay": "stand-in"}}, "'essay' is not one of essays, squad"),
     ],
 )
