@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ._version import __version__
-from .analysis.options import check_options, refuse
+from .analysis import options
 from .method.sparsity import check_sparsity_ratio
 from .settings.gpus import gpu_named
 from .settings.messages import usage_errors
@@ -57,8 +57,10 @@ Price = Annotated[float | None, typer.Option(help="Of a GPU for an hour: shows t
 def check(
     context: typer.Context,
     config: Annotated[str, typer.Option(help="A recipe's YAML: a bare name beside the recipes, or a path.")],
-    gpus: Annotated[int | None, typer.Option(help="GPUs of all nodes; default: the accelerate config's.")] = None,
-    gpu_memory: Annotated[float | None, typer.Option(help="GiB of one GPU; default: what --gpu has.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="GPUs of all nodes; default: the accelerate config's.", min=1)
+    ] = None,
+    gpu_memory: Annotated[float | None, typer.Option(help="GiB of one GPU; default: what --gpu has.", min=1)] = None,
     accelerate_config: Annotated[
         str | None, typer.Option(help="Accelerate config; default zero3.yaml, or cpu.yaml for a run on a CPU.")
     ] = None,
@@ -111,15 +113,14 @@ def inspect(
     """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
     site = "rope" if after_rope else "norm" if after_norm else "projection"
     with usage_errors():
-        if after_norm and after_rope:
-            raise ValueError("Write --after-norm or --after-rope, not both.")
-        if text and benchmark:
-            raise ValueError("Write --text or --benchmark, not both.")
-        check_options(model, sparsity_ratio, projections, layers, [length], text or [])
+        options.refuse_both({"--after-norm": after_norm, "--after-rope": after_rope})
+        options.refuse_both({"--text": text, "--benchmark": benchmark})
+        options.check_options(model, sparsity_ratio, projections, layers, [length], text or [], layout, benchmark)
         if gradients:
             given = {"--text": text, "--benchmark": benchmark, "--layers": layers, "--after-norm": after_norm}
             given |= {"--after-rope": after_rope, "--projections": projections != KINDS, "--layout": layout != "ours"}
-            refuse(given, "does not go with --gradients, which looks at W_Q and W_K of all layers")
+            options.refuse(given, "does not go with --gradients, which looks at W_Q and W_K of all layers")
+            options.check_gradients(config, length, num_prompts)
             from .analysis.gradients.command import inspect_gradients
 
             inspect_gradients(
@@ -131,7 +132,8 @@ def inspect(
                 sparsity_ratio=sparsity_ratio,
             )
             return
-        refuse({"--config": config, "--num-prompts": num_prompts != NUM_PROMPTS}, "goes with --gradients only")
+        given = {"--config": config, "--num-prompts": num_prompts != NUM_PROMPTS}
+        options.refuse(given, "goes with --gradients only")
         from .analysis.inspect.command import inspect_activations
 
         inspect_activations(
@@ -180,7 +182,8 @@ def perturb(
 ) -> None:
     """Clamp the top, bottom or random channels of each head, and see what is lost: accuracy, loss, repetition."""
     with usage_errors():
-        check_options(model, sparsity_ratio, projections, None, [length, text_length], text or [])
+        options.check_options(model, sparsity_ratio, projections, None, [length, text_length], text or [])
+        options.check_perturb(task, num_prompts, case, longbench_v2_data, reasoning_tokens, temperature, clamp, engine)
         from .analysis.perturb.command import perturb_channels
 
         perturb_channels(
@@ -226,6 +229,7 @@ def drift(
         check_here("TRAINED", trained)
         if sparsity_ratio is not None:
             check_sparsity_ratio(sparsity_ratio)
+        options.check_magnitudes(magnitudes)
         from .analysis.drift.command import compare_weights
 
         code = compare_weights(
@@ -263,25 +267,26 @@ def study(
     ] = None,
     devices: Annotated[str | None, typer.Option(help="GPUs of each run that goes on at a time, e.g. 0-3,4-7.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and what they would take.")] = False,
-    sbatch: Annotated[int | None, typer.Option(help="Print lines for Slurm, each run on so many GPUs.")] = None,
+    sbatch: Annotated[int | None, typer.Option(help="Print lines for Slurm, each run on so many GPUs.", min=1)] = None,
     gpu: GpuName = "H100",
     price_per_gpu_hour: Price = None,
 ) -> None:
     """Run arms × seeds of a recipe to their end, whatever stops them, and show what they show."""
-    from .study.study_file import read_study
+    from .study.study_file import read_devices, read_study
 
     with usage_errors():
         read_study(file, output)  # before heavy libraries are loaded
+        on, groups = gpu_named(gpu), read_devices(devices)
         from .study.command import run_study
 
-        run_study(file, output, devices, dry_run, sbatch, gpu_named(gpu), price_per_gpu_hour)
+        run_study(file, output, groups, dry_run, sbatch, on, price_per_gpu_hour)
 
 
 @app.command()
 def page(
     runs: Annotated[list[str], typer.Argument(help="Output folders of runs, finished or going on.")],
     output: Annotated[str | None, typer.Option(help="HTML file. Default: RUN/page.html.")] = None,
-    max_rollouts: Annotated[int, typer.Option(help="Completions in the page at most.")] = 10_000,
+    max_rollouts: Annotated[int, typer.Option(help="Completions in the page at most.", min=1)] = 10_000,
 ) -> None:
     """Write one offline page: curves, rollouts and why they earned nothing, masks over time, settings."""
     with usage_errors():

@@ -16,6 +16,7 @@ eval_table_1.yaml to eval_table_3.yaml are the paper's Tables 1-3, eval_paper.ya
   `longact report OUTPUT_DIR …` prints the paper's tables, its figures beside these.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ RECIPES = Path(__file__).parent
 def run(argv: list[str]) -> None:
     [config] = parse_recipe((EvaluationConfig,), argv, RECIPES)
     check_here("model", config.model)
+    for name in ("longbench_v2_data", "infinitebench_data"):
+        check_here(name, os.path.expanduser(getattr(config, name)))
 
     from longact_trl.evaluation.results import RESULTS  # torch and more, once there is something to evaluate
     from longact_trl.evaluation.run import evaluate

@@ -12,15 +12,12 @@ import torch
 from ..data.tiny_tasks import KEYS, VALUES, make_dataset
 from ..evaluation.benchmarks.longbench_v2 import HUB_DATASET
 from ..evaluation.chat_template import TEMPLATE_OPTIONS
+from .options import FACTS, LONGBENCH_V2, RULER, check_task
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RULER = "ruler/"
-NEEDLES, FACTS = "needles", "facts"
-LONGBENCH_V2 = "longbench_v2"
-TASK_NAMES = f"{NEEDLES}, {FACTS}, {LONGBENCH_V2} or {RULER}NAME"
 PAPER_CASE = "66ec41d3821e116aacb1c874"
 """The LongBench v2 question of the paper's Fig. 6."""
 NUM_NEEDLES, NUM_DISTRACTORS = 4, 6
@@ -84,17 +81,6 @@ def share_contained(answers: list[str], completion: str) -> float:
     """
     found = [re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", completion, re.IGNORECASE) for answer in answers]
     return sum(match is not None for match in found) / len(found)
-
-
-def check_task(task: str) -> None:
-    """`ValueError` if there is no such task."""
-    if task.startswith(RULER):
-        from ..evaluation.ruler import TASKS
-
-        if task.removeprefix(RULER) not in TASKS:
-            raise ValueError(f"RULER has no task {task!r}. Write one of {', '.join(RULER + name for name in TASKS)}.")
-    elif task not in (NEEDLES, FACTS, LONGBENCH_V2):
-        raise ValueError(f"Unknown task {task!r}. Write {TASK_NAMES}.")
 
 
 def make_questions(

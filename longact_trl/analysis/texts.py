@@ -10,8 +10,8 @@ import torch
 
 from ..data.tiny_tasks import generate_rows
 from ..models.reading import load_tokenizer
-from .options import parse_length
-from .questions import benchmark_texts, check_task
+from .options import check_task, parse_length
+from .questions import benchmark_texts
 
 
 if TYPE_CHECKING:

@@ -215,7 +215,10 @@ class EvaluationConfig:
         for name in ("num_samples", "batch_size", "max_model_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        for name in ("temperature", "reasoning_tokens"):
+        for length in self.lengths:
+            if length < 1:
+                raise ValueError(f"lengths: {length} must be at least 1.")
+        for name in ("temperature", "reasoning_tokens", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative.")
         without_units = [name for name in self.benchmarks if not self.tasks and not self._units_of(name)]

@@ -35,8 +35,6 @@ def write_run_page(
         `ValueError`: If a folder holds no run.
     """
     console = console or Console()
-    if max_rollouts < 1:
-        raise ValueError(f"--max-rollouts must be 1 or more, got {max_rollouts}.")
     with console.status("Reading the runs"):
         read = [read_run(run, max_rollouts // len(runs)) for run in runs]
         file = Path(output or Path(runs[0]) / "page.html")

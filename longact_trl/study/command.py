@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -25,7 +25,7 @@ OUTCOME, TABLE, PICTURE = "study.json", "study.md", "study.png"
 def run_study(
     file: str,
     output_dir: str | None = None,
-    devices: str | None = None,
+    devices: Sequence[str] | None = None,
     dry_run: bool = False,
     sbatch: int | None = None,
     gpu: Gpu = GPUS["h100"],
@@ -40,8 +40,8 @@ def run_study(
             Path of a study, or a name in `studies/`.
         output_dir (`str`, *optional*):
             Folder of all runs, instead of the file's.
-        devices (`str`, *optional*):
-            Groups of GPUs of which each takes one run at a time, such as `"0-3,4-7"`. Default: one run at a time.
+        devices (`Sequence[str]`, *optional*):
+            Groups of GPUs of which each takes one run at a time, such as `"0,1,2,3"`. Default: one run at a time.
         dry_run (`bool`, *optional*, defaults to `False`):
             Print the commands, and what they would take, only.
         sbatch (`int`, *optional*):
@@ -61,7 +61,7 @@ def run_study(
     runs = study.runs()
     finished = [run for run in runs if is_finished(run)]  # refuses a changed arm before anything starts
     console.print(introduction(study, len(finished)), soft_wrap=True, highlight=False)
-    groups = [_devices(group) for group in devices.split(",")] if devices else [None]
+    groups = devices or [None]
     for number in [sbatch] * bool(sbatch) + [group.count(",") + 1 for group in groups if group]:
         check_gpus(study, number)
     if dry_run or sbatch:
@@ -175,11 +175,3 @@ def _print_hours(console: Console, runs: list[Run], gpu: Gpu, price: float | Non
         console.print(hours_table(runs, hours_of_runs(runs, gpu), gpu, price))
     except CannotCheck as reason:
         console.print(f"Hours: {reason}.", soft_wrap=True)
-
-
-def _devices(group: str) -> str:
-    """`"0-3"` as CUDA_VISIBLE_DEVICES has it: `"0,1,2,3"`."""
-    first, dash, last = group.strip().partition("-")
-    if not first.isdigit() or (dash and not last.isdigit()):
-        raise ValueError(f"Cannot read the devices {group!r}. Write groups of GPUs, as in 0-3,4-7.")
-    return ",".join(str(number) for number in range(int(first), int(last or first) + 1))

@@ -179,3 +179,28 @@ def read_study(file: str, output_dir: str | None = None) -> Study:
         return Study(**content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_devices(devices: str | None) -> list[str] | None:
+    """
+    Groups of GPUs as people write them.
+
+    Args:
+        devices (`str`, *optional*):
+            E.g. `"0-3,4-7"`.
+
+    Returns:
+        `list[str]` or `None`: Each as CUDA_VISIBLE_DEVICES has it: `"0,1,2,3"`.
+
+    Raises:
+        `ValueError`: If they cannot be read.
+    """
+    if not devices:
+        return None
+    groups = []
+    for group in devices.split(","):
+        first, dash, last = group.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
+            raise ValueError(f"Cannot read the devices {group!r}. Write groups of GPUs, as in 0-3,4-7.")
+        groups.append(",".join(map(str, range(int(first), int(last or first) + 1))))
+    return groups

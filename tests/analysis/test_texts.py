@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from helpers.models import make_tokenizer
-from longact_trl.analysis.options import parse_length
-from longact_trl.analysis.questions import FACTS, NEEDLES, benchmark_texts, make_questions, share_contained
+from longact_trl.analysis.options import FACTS, NEEDLES, parse_length
+from longact_trl.analysis.questions import benchmark_texts, make_questions, share_contained
 from longact_trl.analysis.texts import BUILT_IN, built_in_texts, file_texts
 from longact_trl.models.reading import load_tokenizer
 from longact_trl.quickstart import MODEL

@@ -19,6 +19,7 @@ from ...models.reading import load_model, load_skeleton, window_of
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of, padded_rows
 from ..inspect.inspection import inspect_model
+from ..options import check_magnitudes
 from ..texts import read_texts
 from .row_drift import BF16_TOLERANCE, Drift, find_masks, measure_drift, summarise
 
@@ -78,8 +79,7 @@ def read_magnitudes(file: Path, names: list[str]) -> dict[str, torch.Tensor]:
     Raises:
         `ValueError`: If it cannot be read, or a projection is missing.
     """
-    if not file.is_file():
-        raise ValueError(f"There is no {str(file)!r}: write the magnitudes.safetensors of `longact inspect`.")
+    check_magnitudes(file)
     longest: dict[tuple[str, str], tuple[int, torch.Tensor]] = {}
     try:
         with safe_open(file, "pt") as saved:

@@ -44,10 +44,6 @@ def inspect_gradients(
 ) -> None:
     """What the command does; its options are described in `longact inspect --help`."""
     console = Console()
-    if num_prompts < 1:
-        raise ValueError(f"--num-prompts must be 1 or more, got {num_prompts}.")
-    if config and length:
-        raise ValueError("Write --length for synthetic prompts or --config for those of a recipe, not both.")
     skeleton = load_skeleton(model)
     for projection in find_projections(skeleton):
         num_selected(sparsity_ratio, projection.head_dim)

@@ -22,9 +22,6 @@ from .paper_layout import paper_pictures
 from .pictures import draw_layer, draw_overview, draw_statistics
 
 
-LAYOUTS = ("ours", "paper")
-
-
 def inspect_activations(
     model: str,
     output: Path,
@@ -40,8 +37,6 @@ def inspect_activations(
 ) -> None:
     """What the command does; its options are described in `longact inspect --help`."""
     console = Console()
-    if layout not in LAYOUTS:
-        raise ValueError(f"Unknown --layout {layout!r}. Write {' or '.join(LAYOUTS)}.")
     skeleton = load_skeleton(model)
     chosen = choose_projections(skeleton, kinds.split(","), layers)
     for projection in chosen:

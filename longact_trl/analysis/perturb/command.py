@@ -11,11 +11,11 @@ from rich.progress import track
 from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
 from ..chosen_projections import choose_projections
-from ..options import parse_length
-from ..questions import LONGBENCH_V2, Question, check_task, longbench_v2_questions, make_questions
+from ..options import LONGBENCH_V2, parse_length
+from ..questions import Question, longbench_v2_questions, make_questions
 from ..texts import built_in_texts, file_texts
 from .answer_study import Answers, start_vllm, study_answers
-from .calibration import CLAMPS, CONDITIONS, calibrate
+from .calibration import CONDITIONS, calibrate
 from .loss_study import LossStudy, study_losses
 from .picture import draw_study
 from .summary import accuracy_table, loss_table, markdown, summarise
@@ -49,18 +49,6 @@ def perturb_channels(
 ) -> None:
     """What the command does; its options are described in `longact perturb --help`."""
     console = Console()
-    if engine not in ("transformers", "vllm"):
-        raise ValueError(f"Unknown engine {engine!r}. Write transformers or vllm.")
-    if clamp not in CLAMPS:
-        raise ValueError(f"Unknown --clamp {clamp!r}. Write {' or '.join(CLAMPS)}.")
-    if num_prompts is not None and num_prompts < 1:
-        raise ValueError(f"--num-prompts must be 1 or more, got {num_prompts}.")
-    check_task(task)
-    if case and task != LONGBENCH_V2:
-        raise ValueError(f"--case {case} is a question of LongBench v2: add --task {LONGBENCH_V2}.")
-    for name, value in (("reasoning-tokens", reasoning_tokens), ("temperature", temperature or 0)):
-        if value < 0:
-            raise ValueError(f"--{name} must not be negative, got {value}.")
     skeleton = load_skeleton(model)
     ratios = sorted({sparsity_ratio, *(DOSES if dose else ())})
     for projection in choose_projections(skeleton, kinds.split(",")):
