@@ -5,9 +5,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
-from ..models.weight_files import INDEX, SINGLE
+from ..models.weight_files import check_weights
 
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*.gguf")
@@ -47,23 +45,9 @@ def check_folder(folder: Path) -> None:
         `ValueError`: If there are none, one is cut off or missing, or generation_config.json is none, which
         transformers would pass over in silence; names the file.
     """
-    weights = weight_files(folder)
-    if not weights:
+    if not weight_files(folder):
         raise ValueError(f"{str(folder)!r} holds no weights ({', '.join(WEIGHT_FILES)}).")
-    for file in weights:
-        try:
-            if file.suffix == ".safetensors":
-                with safe_open(file, "pt"):  # reads the header, which knows how long the file is
-                    pass
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{file} cannot be read ({error}): was it cut off? Copy or download it again.") from error
-    named = {}
-    if (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
-        named = _object(folder / INDEX).get("weight_map")
-        if not isinstance(named, dict):
-            raise ValueError(f"{folder / INDEX} has no `weight_map`: copy or download it again.")
-    if missing := sorted(name for name in set(map(str, named.values())) if not (folder / name).is_file()):
-        raise ValueError(f"{folder} has no {', '.join(missing)}, which its {INDEX} names: copy or download it, too.")
+    check_weights(folder)
     if (folder / "generation_config.json").is_file():
         _object(folder / "generation_config.json")
 

@@ -188,10 +188,7 @@ def _files_of(folder: str) -> tuple:
 def _load_tokenizer(name: str, revision: str | None, files: tuple) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    from ..models.naming import naming
+    from ..models.reading import read_tokenizer
 
-    try:
-        with naming(name):
-            return AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
-    except Exception as error:  # of the tokenizers library, plain ones that name no file
-        raise ValueError(f"The tokenizer of {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    options = {"revision": revision or "main", "trust_remote_code": False}
+    return read_tokenizer(name, lambda model: AutoTokenizer.from_pretrained(model, **options))

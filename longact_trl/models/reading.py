@@ -1,5 +1,8 @@
 """A model by its name: its configuration, tokenizer and window, the model without weights, and with them."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -7,7 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from torch import nn
 
 from .naming import naming
-from .weight_files import refuse_adapter
+from .weight_files import check_weights, refuse_adapter
 
 
 if TYPE_CHECKING:
@@ -65,23 +68,64 @@ def load_processing_class(
         `PreTrainedTokenizerBase` or `ProcessorMixin`: Tokenizer, or the processor of a vision-language model.
 
     Raises:
-        `ValueError`: If there is no such model.
+        `ValueError`: If there is no such model, or its tokenizer is missing or cannot be used.
     """
-    from transformers import AutoProcessor
+    from transformers import AutoProcessor, AutoTokenizer
 
-    sides = {"truncation_side": "left", "padding_side": "left"}
-    with naming(model):
-        return AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code, **sides)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options |= {"truncation_side": "left", "padding_side": "left"}
+
+    def load(name: str):
+        try:
+            return AutoProcessor.from_pretrained(name, **options)
+        except ValueError:  # that there is neither this nor that; the tokenizer's own reason names what is wrong
+            AutoTokenizer.from_pretrained(name, **options)
+            raise
+
+    return read_tokenizer(model, load)
 
 
 def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     """The model's tokenizer, with a padding token. `ValueError` if there is none."""
     from transformers import AutoTokenizer
 
-    with naming(model):
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    tokenizer = read_tokenizer(model, partial(AutoTokenizer.from_pretrained, trust_remote_code=False))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
+
+
+def read_tokenizer(model: str, load: Callable[[str], "PreTrainedTokenizerBase | ProcessorMixin"]):
+    """
+    A tokenizer that has words.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+        load (`Callable`):
+            What loads its tokenizer or processor.
+
+    Returns:
+        `PreTrainedTokenizerBase` or `ProcessorMixin`
+
+    Raises:
+        `ValueError`: If there is no such model, or its files cannot be used. Where they are missing, transformers
+        makes a tokenizer of the special tokens of the model's type alone, to which every prompt is empty.
+    """
+    with naming(model):
+        try:
+            loaded = load(model)
+        except (OSError, HFValidationError):
+            raise
+        except Exception as error:  # of the tokenizers library, plain ones that name no file
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"The tokenizer of {model!r} cannot be loaded: {what}") from error
+    tokenizer = getattr(loaded, "tokenizer", loaded)
+    if hasattr(tokenizer, "get_added_vocab") and tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
+        raise ValueError(
+            f"{model!r} has no tokenizer: copy tokenizer.json, tokenizer_config.json and the chat template from the "
+            "model that it was made of into its folder."
+        )
+    return loaded
 
 
 def window_of(config: "PretrainedConfig") -> int | None:
@@ -213,13 +257,15 @@ def load_model(model: str) -> "PreTrainedModel":
         `PreTrainedModel`: In evaluation mode.
 
     Raises:
-        `ValueError`: If there is no such model.
+        `ValueError`: If there is no such model, or its weights are not whole.
     """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     on_gpu = torch.cuda.is_available()
     options = {"dtype": "auto", "device_map": "auto" if on_gpu else None, "trust_remote_code": False}
+    if Path(model).is_dir():
+        check_weights(Path(model))
     model_class = _known_class_of(load_config(model))  # a composite one whole, so that names are its files'
     with naming(model):
         loaded = model_class.from_pretrained(model, **options)

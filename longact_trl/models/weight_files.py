@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -24,15 +24,16 @@ class WeightFiles:
             Folder or Hub id.
 
     Raises:
-        `ValueError`: If there is neither, or it has no safetensors.
+        `ValueError`: If there is neither, or its safetensors are missing or not whole.
     """
 
     def __init__(self, model: str | Path):
         self.name = str(model)
         self.folder = Path(model) if Path(model).is_dir() else _download(str(model))
         refuse_adapter(self.folder)
+        check_weights(self.folder)
         if (self.folder / INDEX).is_file():
-            self._file_of = json.loads((self.folder / INDEX).read_text())["weight_map"]
+            self._file_of = _weight_map(self.folder)
         elif (self.folder / SINGLE).is_file():
             with safe_open(self.folder / SINGLE, "pt") as file:
                 self._file_of = dict.fromkeys(file.keys(), SINGLE)
@@ -95,6 +96,38 @@ class WeightFiles:
         if tensor not in self:
             raise ValueError(f"{self.name} has no weight {tensor}: its architecture is not that of the other model.")
         return safe_open(self.folder / self._file_of[tensor], "pt")
+
+
+def check_weights(folder: Path) -> None:
+    """
+    Check that the safetensors files of a folder are whole, of which nothing but their headers is read.
+
+    Args:
+        folder (`Path`):
+            Folder of a model or an adapter.
+
+    Raises:
+        `ValueError`: If one is cut off, or the index of shards is, or names one that is not there; names the file.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file} cannot be read ({error}): was it cut off? Copy or download it again.") from error
+    if (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
+        shards = sorted(set(_weight_map(folder).values()))
+        if missing := [name for name in shards if not (folder / name).is_file()]:
+            raise ValueError(f"{folder} has no {', '.join(missing)}, which its {INDEX} names: copy it, too.")
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        return {str(tensor): str(file) for tensor, file in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder / INDEX} is no index of weights ({what}): copy or download it again.") from error
 
 
 def refuse_adapter(model: str | Path) -> None:

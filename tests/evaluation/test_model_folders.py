@@ -13,6 +13,8 @@ from helpers.evaluation import Says, gold, make_config
 from helpers.models import make_model
 from longact_trl.evaluation.backends import Model
 from longact_trl.evaluation.run import evaluate
+from longact_trl.models.reading import load_model, load_processing_class, load_tokenizer
+from longact_trl.models.weight_files import WeightFiles
 from longact_trl.settings.messages import PACKAGE
 
 
@@ -90,7 +92,8 @@ def test_a_real_adapter_that_is_no_lora(config, tmp_path):
         ("config.json", {"rope_parameters": YARN | {"factor": "4.0"}}, "model': factor='4.0' .* must be a number"),
         ("config.json", {"rope_scaling": YARN | {"factor": None}}, "model': factor=None .* must be a number"),
         ("config.json", {"rope_parameters": "yarn"}, "model' cannot be used: .*rope_parameters"),
-        ("tokenizer.json", '{"version"', "tokenizer"),
+        ("tokenizer.json", '{"version"', "The tokenizer of '.*model' cannot be loaded: JSONDecodeError"),
+        ("tokenizer_config.json", "[]", "The tokenizer of '.*model' cannot be loaded"),
     ],
 )
 def test_a_model_folder_that_was_cut_off(config, file, content, named):
@@ -103,6 +106,10 @@ def test_a_model_folder_that_was_cut_off(config, file, content, named):
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ValueError, match=named) as error:
         evaluate(config)
+    if file.startswith("tokenizer"):
+        for read in (load_tokenizer, load_processing_class):
+            with pytest.raises(ValueError, match=named):
+                read(config.model)
     *_, innermost = traceback.extract_tb(error.value.__traceback__)
     assert Path(innermost.filename).is_relative_to(PACKAGE)  # one message, and no traceback
 
@@ -140,8 +147,8 @@ def weights_of(config, name="model.safetensors") -> Path:
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1", "model.safetensors cannot be read"),
         ("generation_config.json", b'{"eos_tok', "generation_config.json cannot be read as JSON"),
         ("generation_config.json", b"[]", "generation_config.json is no JSON object"),
-        ("model.safetensors.index.json", b'{"weight_', "index.json cannot be read as JSON"),
-        ("model.safetensors.index.json", b'{"metadata": {}}', "index.json has no `weight_map`"),
+        ("model.safetensors.index.json", b'{"weight_', "index.json is no index of weights .JSONDecodeError"),
+        ("model.safetensors.index.json", b'{"metadata": {}}', "index.json is no index of weights .KeyError"),
         ("model.safetensors.index.json", b'{"weight_map": {"a": "b.safetensors"}}', "has no b.safetensors, which its"),
     ],
 )
@@ -155,6 +162,9 @@ def test_weights_that_are_not_whole(config, name, content, named):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=named):
         Model(config).load(config)
+    for read in (load_model, WeightFiles) if "safetensors" in name else ():
+        with pytest.raises(ValueError, match=named):
+            read(config.model)
 
 
 def test_an_adapter_without_weights(adapter):
@@ -186,8 +196,9 @@ def test_a_model_without_tokenizer_weights_or_window(config, tmp_path):
         evaluate(run)
     for file in Path(run.model).glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ValueError, match="tokenizer"):
-        evaluate(run)
+    for read in (lambda model: evaluate(run), load_tokenizer, load_processing_class):
+        with pytest.raises(ValueError, match="model' has no tokenizer: copy tokenizer.json"):
+            read(run.model)
     settings = {"benchmarks": ["tiny_tasks"], "output_dir": str(tmp_path / "other")}
     run = config(**settings)
     RecurrentGemmaConfig().save_pretrained(run.model)
