@@ -23,6 +23,7 @@ _SEPARATORS = tuple(
 _WORD = re.compile(_AND, re.IGNORECASE)
 _JOINED = frozenset(separator for separator in _SEPARATORS if _AND in separator.pattern)
 _BULLETS = re.compile("[•‣◦▪●○■□◆◇►▶➢➤✓✔★☆※❖∙⦁]")
+_TITLES = re.compile("(?<=[」』》〉】])\\s*(?=[「『《〈【])")  # 《红楼梦》《西游记》
 _LINE_MARKER = re.compile(r"(?:[-–—*+·]|\(?\d{1,3}[.)]) ")
 _CIRCLED = re.compile("[①-⑳⑴-⒛❶-❿➀-➓⓵-⓾㈠-㈩㊀-㊉]|[1-9]\ufe0f?\u20e3")
 _LABEL = re.compile(
@@ -79,7 +80,7 @@ def _signed_key(item: str) -> tuple[tuple[str, ...], bool]:
 def _readings(text: str, separators: Sequence[re.Pattern]) -> Iterator[list[str]]:
     # NFKC would glue ① to its item.
     text = _CIRCLED.sub(lambda mark: f"\n{int(unicodedata.numeric(mark[0][0]))}) ", text)
-    lines = (" ".join(line.split()) for line in as_typed(text).split("\n"))
+    lines = (" ".join(line.split()) for line in as_typed(_TITLES.sub("\n", text)).splitlines())
     text = "\n".join(line for line in lines if line)
     for plain in dict.fromkeys((text, _BULLETS.sub("\n", text), without_groups(text))):
         for separator in separators:

@@ -5,7 +5,7 @@ import unicodedata
 from typing import NamedTuple
 
 from .chinese_numerals import with_digits
-from .currencies import CJK, is_currency
+from .currencies import CJK, is_currency, unglued
 from .text import LATEX_WRAPPERS, PERCENT_WORDS, fold, is_cjk, unwrap
 
 
@@ -93,7 +93,7 @@ def read_number(text: str) -> Number | None:
         return None
     plain = _LATEX.sub(" ", folded.replace("\\%", "%").replace("\\$", "$").replace("{,}", ",").replace("u.s.", "us"))
     plain = _MINUS.sub(" minus ", CJK.sub(" cny ", _PERCENT.sub(" % ", " ".join(plain.split()))))
-    plain = _BRACKETED_WORDS.sub(_without_brackets, _NO_CENTS.sub("", plain))
+    plain = _BRACKETED_WORDS.sub(_without_brackets, _NO_CENTS.sub("", unglued(plain)))
     plain = _POWER_OF_TEN.sub(r"e\1\2", plain) if _DIGITS.search(plain) else with_digits(plain)
     found = list(_DIGITS.finditer(plain))
     if len(found) != 1:

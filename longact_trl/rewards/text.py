@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import cache
 
-from .currencies import COUNTRIES, NAMES, SYMBOLS
+from .currencies import COUNTRIES, NAMES, SYMBOLS, unglued
 
 
 APOSTROPHES = "'‘’‚‛ʻʼʽʾʿˈˊˋʹ′‵´`՚׳ꞌ＇｀᾽᾿῾΄ߴߵ"
@@ -130,7 +130,7 @@ def words(text: str) -> list[str]:
         `list[str]`: None only if `text` is blank. Numbers keep sign and point; CJK splits by character.
     """
     plain = without_groups(fold(unwrap(text))).replace(_KEPT_MINUS, " ").replace(_KEPT_POINT, " ")
-    plain = _PERCENT.sub("%", _GAP.sub("", plain))
+    plain = _PERCENT.sub("%", _GAP.sub("", unglued(plain)))
     plain = _POINT.sub(_KEPT_POINT, _SIGN.sub(_KEPT_MINUS, plain))
     table = {ord(char): _in_words(char) for char in set(plain)}
     found = plain.translate(table | {ord(_KEPT_MINUS): "-", ord(_KEPT_POINT): "."}).split()

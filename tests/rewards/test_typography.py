@@ -77,6 +77,10 @@ UNITS = {  # gold: the same in other spellings, something else
     "50,000 km²": (["50000 km2", "50,000km²"], ["50,000 km", "50,000"]),
     "$ 5 million": (["$5 million"], ["-$ 5 million", "−$5 million", "($ 5 million)", "$-5 million", "5 million"]),
     "USD 5 apiece": (["usd 5 apiece"], ["-USD 5 apiece", "–USD 5 apiece", "−US$5 apiece", "USD −5 apiece"]),
+    "Rs. 500 crore": (
+        ["Rs.500 crore", "Rs500 crore", "rs 500 crore"],
+        ["Rs. .500 crore", "-Rs.500 crore", "500 crore"],
+    ),
     "Route 5": (["route 5"], ["Route 5A", "Route 5m"]),
     "5 a day": (["5 a day"], ["5 day", "5aday"]),
 }
