@@ -159,4 +159,5 @@ def _read_lines(paths) -> Iterator[tuple[str, str]]:
                 key, response = entry["key"], entry["response"]
             except (ValueError, TypeError, KeyError):  # cut off by a crash, or written over
                 continue
-            yield key, response
+            if isinstance(key, str) and isinstance(response, str):
+                yield key, response

@@ -54,7 +54,8 @@ def test_results_that_were_cut_off(config, file, content, named):
 def test_journals_that_were_written_over_are_asked_again(config):
     config = config(benchmarks=["tiny_tasks"])
     [journal] = evaluate(config, Says(gold)) and Path(config.output_dir, "requests").glob("*.jsonl")
-    journal.write_text('[]\n{"key": 1}\nnull\n{"ke')
+    keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()]
+    journal.write_text('[]\n{"key": 1}\nnull\n' + json.dumps({"key": keys[0], "response": 3}) + '\n{"ke')
     Path(config.output_dir, "units.json").unlink()
     asked = Says(gold)
     assert evaluate(config, asked)["units"][0]["score"] == 100.0
@@ -153,6 +154,13 @@ def test_answers_of_nobody_knows_which_model_are_not_believed(config):
     run.temperature = 1.0
     with pytest.raises(ValueError, match="out holds units.json, samples, requests without the run.json"):
         evaluate(run, Says(gold))
+
+
+def test_an_output_folder_that_is_a_file(config):
+    config = config(benchmarks=["tiny_tasks"])
+    Path(config.output_dir).write_text("")
+    with pytest.raises(ValueError, match="output_dir='.*out' is a file"):
+        evaluate(config, Says(gold))
 
 
 def test_a_task_without_a_point_is_reported(config):
