@@ -125,7 +125,7 @@ class Model:
 
         for folder in (self.base, self.adapter):
             if folder and Path(folder).is_dir():
-                check_folder(Path(folder))
+                check_folder(Path(folder), folder == self.adapter)
         base = self._copy_with_yarn(Path(config.output_dir)) if config.yarn else self.base
         args = {"pretrained": base, "tokenizer": self.tokenizer, "dtype": self.dtype}
         if base == self.base and self.revision:
@@ -144,7 +144,8 @@ class Model:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return get_model("hf")(**args, max_length=self.window, batch_size=config.batch_size, device=device)
+        with naming(self.base):
+            return get_model("hf")(**args, max_length=self.window, batch_size=config.batch_size, device=device)
 
     def _copy_with_yarn(self, output_dir: Path) -> str:
         source = self.base if Path(self.base).is_dir() else _snapshot(self.base, self.revision)

@@ -33,20 +33,24 @@ def digest_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, is_adapter: bool) -> None:
     """
     Check that the weights of a folder are there and whole, before a backend meets them in a process of its own.
 
     Args:
         folder (`Path`):
             Folder of a model or an adapter.
+        is_adapter (`bool`):
+            Which of them it is used as.
 
     Raises:
         `ValueError`: If there are none, one is cut off or missing, or generation_config.json is none, which
         transformers would pass over in silence; names the file.
     """
-    if not weight_files(folder):
-        raise ValueError(f"{str(folder)!r} holds no weights ({', '.join(WEIGHT_FILES)}).")
+    if not any(file.stem.startswith("adapter_model") == is_adapter for file in weight_files(folder)):
+        raise ValueError(
+            f"{str(folder)!r} holds no weights ({', '.join(WEIGHT_FILES)}){' of an adapter' * is_adapter}."
+        )
     check_weights(folder)
     if (folder / "generation_config.json").is_file():
         _object(folder / "generation_config.json")

@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from peft import IA3Config, LoraConfig, get_peft_model
+from safetensors.torch import save
 from transformers import RecurrentGemmaConfig
 
 from helpers.evaluation import Says, gold, make_config
@@ -174,7 +176,10 @@ def test_an_adapter_without_weights(adapter):
     with pytest.raises(ValueError, match="adapter_model.safetensors cannot be read"):
         Model(config).load(config)
     weights.unlink()
-    with pytest.raises(ValueError, match="adapter' holds no weights"):
+    make_model(max_position_embeddings=8192).save_pretrained(
+        config.model
+    )  # merged, and the adapter's file still there
+    with pytest.raises(ValueError, match="adapter' holds no weights .* of an adapter"):
         Model(config).load(config)
 
 
@@ -187,6 +192,9 @@ def test_what_a_trainer_writes_beside_weights_is_none(config):
     after = Model(config)
     assert (after.files, after.weight_files) == (before.files, before.weight_files)
     with pytest.raises(ValueError, match="model' holds no weights"):
+        after.load(config)
+    Path(config.model, "consolidated.safetensors").write_bytes(save({"a": torch.ones(1)}))
+    with pytest.raises(ValueError, match="Cannot read '.*model': .*no file named model.safetensors"):
         after.load(config)
 
 
