@@ -51,8 +51,10 @@ def claim_run(folder: Path, config: EvaluationConfig, model: Model) -> None:
     Raises:
         `ValueError`: If it holds another run, or answers of nobody knows which; names what differs.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output_dir={str(folder)!r} is a file: give another `--output_dir`.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output_dir={str(folder)!r} cannot be made ({error}): give another one.") from error
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     claim = settings | {"backend": model.backend, "dtype": model.dtype, "max_model_length": model.window}
     claim |= {"weight_files": model.weight_files, "model_files": model.files, "revisions": model.revisions}

@@ -87,6 +87,13 @@ class ResumingTrainer(GRPOTrainer):
         self.model.load_adapter(str(checkpoint), AT_THE_TOP, is_trainable=trained == AT_THE_TOP)
         self.model.set_adapter(trained)
 
+    def _load_best_model(self):
+        """Trainer looks at the top only, where an adapter of another name is none, or is not the one that learned."""
+        super()._load_best_model()
+        if is_peft_model(self.model) and (trained := self.model.active_adapter) != AT_THE_TOP:
+            saved = Path(self.state.best_model_checkpoint, trained)
+            self.model.load_adapter(str(saved), trained, is_trainable=True)
+
     def _load_optimizer_and_scheduler(self, checkpoint):
         with naming_unreadable(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)

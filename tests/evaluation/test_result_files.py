@@ -156,11 +156,11 @@ def test_answers_of_nobody_knows_which_model_are_not_believed(config):
         evaluate(run, Says(gold))
 
 
-def test_an_output_folder_that_is_a_file(config):
-    config = config(benchmarks=["tiny_tasks"])
-    Path(config.output_dir).write_text("")
-    with pytest.raises(ValueError, match="output_dir='.*out' is a file"):
-        evaluate(config, Says(gold))
+@pytest.mark.parametrize("below", ["", "/one"])
+def test_an_output_folder_that_is_a_file(config, tmp_path, below):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=f"output_dir='.*file{below}' cannot be made"):
+        evaluate(config(benchmarks=["tiny_tasks"], output_dir=f"{tmp_path}/file{below}"), Says(gold))
 
 
 def test_a_task_without_a_point_is_reported(config):

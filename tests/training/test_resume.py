@@ -115,28 +115,30 @@ def test_each_of_several_adapters_is_restored(tmp_path, other, learning, beta):
         assert name not in started or torch.equal(param, started[name]) == (not param.requires_grad), name
 
 
-def test_the_best_model_at_the_end_is_the_best_adapter_beside_its_reference(tmp_path):
+@pytest.mark.parametrize(("other", "learning"), [(None, "default"), ("policy", "policy")])
+def test_the_best_model_at_the_end_is_the_best_adapter_beside_its_reference(tmp_path, other, learning):
     def worse_with_each_step(completions, trainer_state, **kwargs):
         return [reward - 10 * trainer_state.global_step for reward in spread_reward(completions)]
 
     options = {"beta": 0.1, "max_steps": 3, "save_strategy": "steps", "save_steps": 1}
     options |= {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 4}
     options |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_reward"}
-    trainer = make_trainer(
-        tmp_path, adapted(0), reward=worse_with_each_step, eval_dataset=make_prompts().select([0]), **options
-    )
+    options |= {"reward": worse_with_each_step, "eval_dataset": make_prompts().select([0])}
+    trainer = make_trainer(tmp_path, adapted(0, other, learning), **options)
     trainer.train()
     assert Path(trainer.state.best_model_checkpoint).name == "checkpoint-1"
-    best, last = (load_file(tmp_path / f"checkpoint-{step}" / "adapter_model.safetensors") for step in (1, 3))
-    before, loaded = dict(adapted(0).named_parameters()), dict(trainer.model.named_parameters())
-    of_trained = {name: param for name, param in loaded.items() if ".default." in name}
+    file = f"{learning if other else ''}/adapter_model.safetensors"
+    best, last = (load_file(f"{tmp_path}/checkpoint-{step}/{file}") for step in (1, 3))
+    before, loaded = dict(adapted(0, other, learning).named_parameters()), dict(trainer.model.named_parameters())
+    of_trained = {name: param for name, param in loaded.items() if f".{learning}." in name}
     assert len(of_trained) == len(best) == 12
     for name, param in of_trained.items():
-        saved = name.replace(".default", "")
+        saved = name.replace(f".{learning}", "")
         assert torch.equal(param, best[saved]) and not torch.equal(best[saved], last[saved])
-        assert torch.equal(loaded[name.replace(".default.", ".ref.")], before[name])
+        frozen = name.replace(f".{learning}.", ".default.")  # whose copy TRL takes as the reference
+        assert torch.equal(loaded[frozen.replace(".default.", ".ref.")], before[frozen])
     trainer.save_model(tmp_path / "saved")
-    assert all(torch.equal(t, best[n]) for n, t in load_file(tmp_path / "saved/adapter_model.safetensors").items())
+    assert all(torch.equal(t, best[n]) for n, t in load_file(f"{tmp_path}/saved/{file}").items())
 
 
 def test_what_is_saved(tmp_path):
