@@ -39,7 +39,7 @@ class Model:
 
     def __init__(self, config: EvaluationConfig):
         self.name = config.model
-        self.adapter, self.base, self.lora_rank = None, config.model, None
+        self.adapter, self.base, self.lora_rank, not_for_vllm = None, config.model, None, ()
         self.revisions: dict[str, str] = {}
         with naming(config.model):
             adapter_file = find_adapter_config_file(config.model)
@@ -47,7 +47,7 @@ class Model:
             adapter = read_adapter(Path(adapter_file))
             # Of an adapter on the Hub, what was downloaded: it cannot move on under a run.
             self.adapter = str(Path(adapter_file).parent) if not Path(config.model).is_dir() else config.model
-            self.base, self.lora_rank = adapter.base, adapter.rank
+            self.base, self.lora_rank, not_for_vllm = adapter
             if self.adapter != config.model:
                 self.adapter = _snapshot(config.model, Path(adapter_file).parent.name)
                 self.revisions["adapter"] = Path(self.adapter).name
@@ -70,6 +70,11 @@ class Model:
             raise ValueError(f"The config.json of {self.base!r} names no window. Give `--max_model_length`.")
         self.dtype = config.dtype or str(getattr(self.hf_config, "dtype", None) or "auto").removeprefix("torch.")
         self.backend = choose_backend(config)
+        if self.backend == "vllm" and not_for_vllm:
+            raise ValueError(
+                f"{adapter_file}: vLLM does not read its {', '.join(not_for_vllm)}: write `--backend transformers`, "
+                "or merge the adapter into its model."
+            )
         if self.backend == "vllm" and own_window and self.window > own_window:
             raise ValueError(
                 f"max_model_length={self.window} is beyond the window of {self.name}, {own_window} tokens, and vLLM "

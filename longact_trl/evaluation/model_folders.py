@@ -16,6 +16,9 @@ READ_FILES += ("*quant*.json", "*.index.json", "*processor_config.json")
 """Of a model's folder, what says how text becomes tokens and back, and how the model is built and stops."""
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`, from its own default up."""
+VLLM_READS_NOT = ("rank_pattern", "alpha_pattern", "use_dora", "modules_to_save", "bias", "trainable_token_indices")
+"""Of an adapter_config.json, what vLLM (0.31, `PEFTHelper`) refuses in its engine or, as the two patterns that scale a
+layer's product by its own alpha / r, passes over."""
 
 
 def files_read(folder: str | Path) -> list[Path]:
@@ -67,10 +70,11 @@ def _object(file: Path) -> dict:
 
 
 class Adapter(NamedTuple):
-    """What an adapter_config.json says: the model beneath, and the highest rank of its LoRA matrices."""
+    """What an adapter_config.json says: the model beneath, the highest rank, and what of it is not for vLLM."""
 
     base: str
     rank: int
+    not_for_vllm: tuple[str, ...]
 
 
 def read_adapter(file: Path) -> Adapter:
@@ -100,4 +104,5 @@ def read_adapter(file: Path) -> Adapter:
         raise ValueError(
             f"{file}: r={rank!r} and rank_pattern must be ranks from 1 to {VLLM_LORA_RANKS[-1]}, not {pattern!r}."
         )
-    return Adapter(base, max(ranks))
+    not_for_vllm = tuple(name for name in VLLM_READS_NOT if content.get(name) and content[name] != "none")
+    return Adapter(base, max(ranks), not_for_vllm)

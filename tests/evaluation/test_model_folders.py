@@ -62,6 +62,24 @@ def test_an_adapter_that_cannot_be_evaluated(adapter, changes, named):
         evaluate(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("rank_pattern", {"a": 8}), ("alpha_pattern", {"a": 8}), ("use_dora", True), ("bias", "all")]
+)
+def test_what_vllm_would_read_otherwise_is_for_transformers(adapter, name, value):
+    """It scales each layer by the adapter's one alpha / r, also one that has its own in a pattern."""
+    file, content, config = adapter
+    file.write_text(json.dumps(content | {"rank_pattern": {}}))
+    config.backend = "vllm"
+    assert Model(config).backend == "vllm"
+    file.write_text(json.dumps(content | {"rank_pattern": {}, name: value}))
+    with pytest.raises(
+        ValueError, match=f"adapter_config.json: vLLM does not read its {name}: write `--backend trans"
+    ):
+        Model(config)
+    config.backend = "transformers"
+    assert Model(config).backend == "transformers"
+
+
 def test_an_adapter_whose_file_is_none(adapter):
     file, content, config = adapter
     for text, named in ((json.dumps(content)[:40], "cannot be read as JSON .*: was it cut off"), ("[]", "is no JSON")):
