@@ -13,6 +13,7 @@ CONTRACTS = [
     Contract("transformers.Trainer._save_rng_state", "(output_dir)", "masks, rollouts and sampling state are written with it, on every rank"),
     Contract("transformers.Trainer._load_rng_state", "(checkpoint)", "an unreadable file is named"),
     Contract("transformers.Trainer._load_from_checkpoint", "(resume_from_checkpoint, model)", "an unreadable file is named; dtypes are kept"),
+    Contract("transformers.Trainer._load_best_model", "()", "the best adapter is the one that learned, whatever its name"),
     Contract("transformers.Trainer._load_optimizer_and_scheduler", "(checkpoint)", "TRL's override calls it"),
     Contract("transformers.Trainer._get_grad_norm", "(model, grad_norm)", "a gradient that is not finite stops the run before it reaches a weight"),
     Contract("transformers.Trainer._remove_unused_columns", "(dataset, description)", "replacement prompts have the columns that TRL would give them"),

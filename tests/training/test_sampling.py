@@ -191,6 +191,11 @@ def test_a_run_killed_while_it_samples_again(tmp_path):
 # What cannot be
 
 
+class Environment:
+    def reset(self, **kwargs) -> None:
+        pass
+
+
 def test_what_cannot_be_exchanged_raises(tmp_path):
     prompts = make_prompts()
 
@@ -204,9 +209,9 @@ def test_what_cannot_be_exchanged_raises(tmp_path):
         make(stream)
     with pytest.raises(ValueError, match="text only.*'images'"):
         make(prompts.add_column("images", [[]] * 16))
-    for name in ("rollout_func", "environment_factory"):
+    for name, value in (("rollout_func", lambda *args: {}), ("environment_factory", Environment)):
         with pytest.raises(ValueError, match=f"cannot exchange what a `{name}` rolled out"):
-            make(**{name: lambda *args: {}})
+            make(**{name: value})
     with pytest.raises(ValueError, match="`max_resamples` must be a positive number.*got 0"):
         make_args(tmp_path, max_resamples=0)
 
