@@ -23,7 +23,7 @@ from longact_trl.training.number_ranges import check_numbers
 
 GRPO, COLD_START, EVALUATE = (str(RECIPES / name) for name in ("grpo_longact.py", "sft_cold_start.py", "evaluate.py"))
 CONFIG = ("--config", "qwen3_8b.yaml")
-QUICK = ("--config", "quickstart.yaml", "--output_dir", "/no/such/folder")
+QUICK = ("--config", "quickstart.yaml", "--model_name_or_path", str(MODEL))
 CHECK = ("check", *CONFIG)
 PAPER = ("--config", "eval_paper.yaml")
 
@@ -84,7 +84,7 @@ CASES = {
     "half precision on a CPU": (GRPO, [*QUICK, "--fp16", "true"], "`fp16` needs a GPU"),
     "no half precision, no GPU": (
         GRPO,
-        ["--model_name_or_path", "m/m", "--dataset_name", "d/d", "--output_dir", "/no/such/folder"],
+        ["--model_name_or_path", "m/m", "--dataset_name", "d/d", "--output_dir", "runs/mine"],
         "no GPU that torch can use, and `bf16` is TRL's default",
     ),
     "mixture": (GRPO, [*CONFIG, "--mixture", "mixtur.yaml"], "no config .*mixtur.yaml.*Did you mean mixture.yaml"),
@@ -172,13 +172,19 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_run_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, dict]:
+def outcomes(tmp_path_factory) -> dict[str, dict]:
     command = [sys.executable, "-m", "helpers.mistakes"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}", "COLUMNS": "200"}
     environment["CUDA_VISIBLE_DEVICES"] = ""  # a machine without a GPU
     cases = json.dumps([[program, arguments] for program, arguments, _ in CASES.values()])
-    done = subprocess.run(command, input=cases, capture_output=True, text=True, env=environment, timeout=120)
+    here = tmp_path_factory.mktemp("no_run_is_here")  # should a mistake go unnoticed, the run it starts ends here too
+    done = subprocess.run(command, input=cases, capture_output=True, text=True, env=environment, timeout=120, cwd=here)
     assert done.returncode == 0, done.stderr
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 
@@ -261,7 +267,7 @@ def test_what_ships_is_not_refused(path, clone, monkeypatch):
     assert (recipe is COLD_START_RECIPE) == path.stem.startswith("sft_")
     there = ["--model_name_or_path", str(MODEL)] if recipe is GRPO_RECIPE else []  # some start from a cold start's
     there += ["--use_cpu", "true"]  # the GPUs are elsewhere
-    check_command_line(recipe, ["--config", str(path), "--output_dir", "/no/such/folder", *there], RECIPES)
+    check_command_line(recipe, ["--config", str(path), *there], RECIPES)
 
 
 @pytest.mark.parametrize(
