@@ -4,11 +4,12 @@ import shlex
 
 from ..settings.paths import recipe_root
 from ..settings.recipe_yaml import find_config, read_config
-from .execution import commands
+from .execution import LOCK, commands
 from .study_file import Run, Study
 
 
 PORT = 29500
+BUSY = "this run still runs, started by another job or another longact study"
 
 
 def launch_of(study: Study) -> dict:
@@ -56,10 +57,10 @@ def sbatch_line(run: Run, gpus: int) -> str:
     *training, evaluation = (shlex.join(command) for command in commands(run))
     nodes = int(launch_of(run.study).get("num_machines", 1))
     asked = f"--nodes {nodes} --gpus-per-node {gpus // nodes}"
-    before = ""
+    before = f"exec 9>{shlex.quote(str(run.folder / LOCK))}; flock --nonblock 9 || {{ echo {BUSY} >&2; exit 1; }}; "
     if nodes > 1:
         asked += " --ntasks-per-node 1"
-        before = 'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1); '
+        before += 'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1); '
         # Expanded on each node, which has its own SLURM_NODEID.
         rank = f'--machine_rank "$SLURM_NODEID" --main_process_ip "$0" --main_process_port {PORT}'
         launch = "accelerate.commands.launch"

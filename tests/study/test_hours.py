@@ -1,5 +1,7 @@
 """What a study would take, and the lines that Slurm gets."""
 
+import fcntl
+import os
 import shlex
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from longact_trl.check.work import decode_bytes, prefill_flops
 from longact_trl.cli import app
 from longact_trl.settings.gpus import SHARE_OF_BANDWIDTH, SHARE_OF_FLOPS, gpu_named
 from longact_trl.settings.paths import recipe_root
-from longact_trl.study.execution import CLAIM
+from longact_trl.study.execution import CLAIM, LOCK
 from longact_trl.study.hours import hours_of_runs, hours_table
 from longact_trl.study.slurm import check_gpus, sbatch_line
 from longact_trl.study.study_file import read_study
@@ -86,7 +88,14 @@ def test_a_line_for_several_nodes_starts_a_launcher_on_each(tmp_path):
         srun() { if [ "$2" = bash ]; then shift; SLURM_NODEID=3 "$@"; else echo "once: $*"; fi; }
     """
     script += words[-1].replace(sys.executable, "echo")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={"SLURM_JOB_NODELIST": "n"})
+    run.folder.mkdir(parents=True)
+    job = {"args": ["bash", "-c", script], "capture_output": True, "text": True}
+    job["env"] = {"SLURM_JOB_NODELIST": "n", "PATH": os.environ["PATH"]}
+    with (run.folder / LOCK).open("w") as lock:  # another `longact study` is at it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = subprocess.run(**job)
+    assert refused.returncode == 1 and "still runs" in refused.stderr and not refused.stdout
+    done = subprocess.run(**job)
     assert done.returncode == 0, done.stderr
     training, evaluation = done.stdout.splitlines()
     assert training.startswith("-m accelerate.commands.launch --machine_rank 3 --main_process_ip node7")
