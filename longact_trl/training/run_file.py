@@ -2,19 +2,19 @@
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from transformers import PretrainedConfig
 
 from .._version import __version__
+from ..settings.installed import VLLM, installed
 from .config import LongActConfig
 
 
 RUN_FILE = "_longact_run.json"
 """In `output_dir`. A push to the Hub leaves out what begins with _: paths of a machine are nobody else's business."""
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "vllm", "bitsandbytes")
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", *VLLM, "bitsandbytes")
 
 
 def write_run_file(args: LongActConfig, model: PretrainedConfig, processes: int, backend: str) -> None:
@@ -49,10 +49,4 @@ def write_run_file(args: LongActConfig, model: PretrainedConfig, processes: int,
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run depends on, as far as they are installed."""
-    found = {"longact-trl": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"longact-trl": __version__, "python": platform.python_version()} | installed(PACKAGES)

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+from importlib.util import find_spec
 
 import numpy
 import pandas
@@ -107,10 +108,12 @@ def test_the_configuration_of_trls_own_run_is_what_its_files_say(tmp_path):
     assert "secret" not in str(found)
 
 
-def test_no_token_is_written_down(tmp_path):
+def test_settings_and_versions_are_written_down_and_no_token(tmp_path):
     make_trainer(tmp_path, max_steps=1, hub_token="hf_secret").train()
-    assert json.loads((tmp_path / RUN_FILE).read_text())["settings"]["max_steps"] == 1
-    assert "hf_secret" not in (tmp_path / RUN_FILE).read_text()
+    written = json.loads((tmp_path / RUN_FILE).read_text())
+    assert written["settings"]["max_steps"] == 1 and "hf_secret" not in str(written)
+    # vLLM's build for CPUs is a package of another name.
+    assert any(name.startswith("vllm") for name in written["versions"]) == bool(find_spec("vllm"))
 
 
 def test_what_dynamic_sampling_threw_away_is_on_the_page(tmp_path):
