@@ -1,6 +1,7 @@
 """Run by both ranks under ZeRO-3: a run with dynamic sampling of which rank 1 is killed at the point named, or none.
 
-At the end of a run that is not killed, it is compared with one that never was. Prints OK.
+First it looks for the checkpoints that the kills before it have left. At its end, a run that is not killed is compared
+with one that never was. Prints OK.
 """
 
 import os
@@ -18,6 +19,7 @@ from longact_trl import LongActTrainer
 
 OUT, POINT = Path(sys.argv[1]), sys.argv[2]
 RANK = int(os.environ["RANK"])
+FOUND = {"generating": [], "sampling": [2], "saving": [2], "never": [2, 4]}  # steps of checkpoints, by the next point
 DECODED = 3  # tokens of each completion that are there when the run is killed
 SETTINGS = {"per_device_train_batch_size": 4, "num_generations": 4, "max_steps": 6, "dynamic_sampling": True}
 SETTINGS |= {"save_strategy": "steps", "save_steps": 2, "update_rule": "frozen_rows"}
@@ -61,8 +63,17 @@ def weights(trainer: LongActTrainer) -> dict[str, torch.Tensor]:
     return whole
 
 
+def check_what_is_left() -> None:
+    found = sorted(int(f.name.partition("-")[2]) for f in (OUT / "killed").glob("checkpoint-*"))
+    assert found == FOUND[POINT], f"{found} before {POINT}"
+    if POINT == "never":  # rank 0 wrote the weights, but not that it was through while rank 1 had not written its part
+        assert (OUT / "killed" / "checkpoint-4" / "model.safetensors").is_file()
+        assert not (OUT / "killed" / "checkpoint-4" / "trainer_state.json").exists()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    check_what_is_left()
     killed = make("killed")
     killed.train(resume_from_checkpoint="auto")
     expected = make("whole")
@@ -76,4 +87,4 @@ if __name__ == "__main__":
         assert [log[name] for log in logs[0]] == [log[name] for log in logs[1]], name
     assert killed._prompts_drawn == expected._prompts_drawn > 0
     assert killed.mask_refresh.num_refreshes == expected.mask_refresh.num_refreshes == 6
-    print(f"OK rank {RANK}", flush=True)
+    print(f"OK interruptions rank {RANK}", flush=True)

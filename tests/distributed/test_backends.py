@@ -8,14 +8,14 @@ from functools import cache
 
 import pytest
 
-from helpers.launching import launch
+from helpers.launching import launch, launch_each
 
 
 WORKERS = {  # in the order in which they run
     "ddp": ("worker", "losses", "sampling", "shared_prefix"),
     "zero1": ("worker", "sampling"),
     "zero2": ("worker", "shared_prefix"),
-    "zero3": ("worker", "lora", "algorithms", "families", "shared_prefix"),
+    "zero3": ("worker", "lora", "algorithms", "families", "shared_prefix", "interruptions"),
     "fsdp2": ("worker", "lora", "shared_prefix"),
 }
 FAMILIES = ["qwen3_5", "gpt_oss", "deepseek_v3"]  # a composite checkpoint with gates, experts, latent attention
@@ -27,6 +27,7 @@ SAYS = {
     "sampling": ["OK sampling {backend} rank"],
     "families": [f"OK {family} rank" for family in FAMILIES],
     "shared_prefix": ["OK shared {backend} rank"],
+    "interruptions": ["OK interruptions rank"],
     "algorithms": [
         f"OK {algorithm} {strategy} rank"
         for algorithm in ("dense", "grpo", "clip_cov", "kl_cov")
@@ -36,12 +37,19 @@ SAYS = {
 """What each rank prints when a worker has found everything as it should be."""
 
 
-def arguments_of(worker: str, backend: str, model: str, folder: str) -> list[str]:
+def scripts_of(worker: str, backend: str, model: str, folder: str) -> list[list[str]]:
+    """What has to run for a worker, each with its arguments."""
+    script = f"tests/distributed/{'worker' if worker in ('worker', 'lora') else f'{worker}_worker'}.py"
+    if worker == "interruptions":
+        points = ("generating", "sampling", "saving")
+        return [*(["--killed", script, folder, point] for point in points), [script, folder, "never"]]
     if worker == "algorithms" or worker == "losses":
-        return [folder]
+        return [[script, folder]]
     if worker == "families":
-        return arguments_of_families(folder, FAMILIES)
-    return [backend, folder] if worker == "sampling" else [backend, model, folder, *["lora"] * (worker == "lora")]
+        return [[script, *arguments_of_families(folder, FAMILIES)]]
+    if worker == "sampling":
+        return [[script, backend, folder]]
+    return [[script, backend, model, folder, *["lora"] * (worker == "lora")]]
 
 
 def arguments_of_families(folder: str, families: list[str]) -> list[str]:
@@ -58,12 +66,10 @@ def printed_by(tiny_model, tmp_path_factory):
 
     @cache
     def launched(backend: str) -> str:
-        arguments = []
+        scripts = []
         for worker in WORKERS[backend]:
-            script = "worker" if worker in ("worker", "lora") else f"{worker}_worker"
-            folder = str(tmp_path_factory.mktemp(f"{backend}_{worker}"))
-            arguments += [f"tests/distributed/{script}.py", *arguments_of(worker, backend, tiny_model, folder), "--"]
-        return launch(backend, "tests/distributed/each.py", *arguments, timeout=1800, check=False)
+            scripts += scripts_of(worker, backend, tiny_model, str(tmp_path_factory.mktemp(f"{backend}_{worker}")))
+        return launch_each(backend, *scripts, timeout=1800, check=False)
 
     return launched
 
@@ -73,7 +79,7 @@ def test_each_worker_ends_well_on_both_ranks(printed_by, backend, worker):
     """
     Each worker's module says what it compares: gradients to the bit, frozen rows and resume; LoRA; selections of
     Clip-Cov and KL-Cov; dynamic sampling; all algorithms from their YAML; checkpoints of other families; prompts
-    forwarded once, where the ranks' packed rows differ.
+    forwarded once, where the ranks' packed rows differ; a run that is killed again and again.
     """
     printed = printed_by(backend)
     for line in SAYS[worker]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.base_model import ends, make_base_model
-from helpers.launching import launch
+from helpers.launching import launch_each
 from helpers.paths import FIXTURES
 
 
@@ -47,11 +47,9 @@ SMALL = {
 STEPS = ("checkpoint-1", "checkpoint-2")
 
 
-def run(recipe: str, config: str, **overrides: str) -> str:
+def run(recipe: str, config: str, **overrides: str) -> list[str]:
     flags = [part for name, value in overrides.items() for part in (f"--{name}", value)]
-    return launch(
-        "zero3", "tests/distributed/eager.py", f"recipes/{recipe}.py", "--config", config, *flags, timeout=900
-    )
+    return ["tests/distributed/eager.py", f"recipes/{recipe}.py", "--config", config, *flags]
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +60,12 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     cold = root / "cold"
     base = str(make_base_model(root / "base"))
     cold_start = {"max_steps": "2", "max_rows": "40", "model_name_or_path": base, "eos_token": "<|im_end|>"}
-    run("sft_cold_start", "sft_tiny.yaml", **cold_start, output_dir=str(cold))
+    runs = [run("sft_cold_start", "sft_tiny.yaml", **cold_start, output_dir=str(cold))]
     arms = {"dense": "paper/qwen3_8b_dense.yaml", "longact": "qwen3_8b.yaml"}
     for arm, config in arms.items():
         names = {"mixture": str(root / "mixture.yaml"), "output_dir": str(root / arm)}
-        run("grpo_longact", config, model_name_or_path=str(cold), **names, **SMALL)
+        runs.append(run("grpo_longact", config, model_name_or_path=str(cold), **names, **SMALL))
+    launch_each("zero3", *runs, timeout=900)
     return {"cold": cold, **{arm: root / arm for arm in arms}}
 
 

@@ -27,3 +27,9 @@ def launch(backend: str, *script: str, timeout: int = 1200, check: bool = True) 
     done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
     assert done.returncode == 0 or not check, (done.stdout + done.stderr)[-12000:]
     return done.stdout + done.stderr
+
+
+def launch_each(backend: str, *scripts: list[str], **kwargs) -> str:
+    """Several scripts, with their arguments, one after another in one launch, as tests/distributed/each.py does it."""
+    parts = [part for script in scripts for part in (*script, "--")]
+    return launch(backend, "tests/distributed/each.py", *parts, **kwargs)
