@@ -1,6 +1,7 @@
 """The memory plan against peaks that torch's profiler measured, and checkpoints against their files."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import memory_plan as benchmark
@@ -36,17 +37,17 @@ PAPER = Load(1, 28672, 4096, 16, vllm_share=0.35, vllm_sleeps=True)
         (True, Load(4, 500, 8, generated=4, checkpointing=False, **CPU), "the LM head"),
         (True, Load(4, 500, 8, generated=8, checkpointing=True, **{**CPU, "accumulates": True}), "the top layer"),
         (True, Load(2, 16, 4, generated=2, checkpointing=True, **CPU), "the lowest layer"),
-        (True, Load(4, 500, 40, 4, True, generated=4, checkpointing=False, **SHARED), "the top layer"),
+        (True, Load(4, 500, 40, 4, True, generated=4, checkpointing=False, **SHARED), "the LM head"),
         (
             True,
             Load(1, 500, 40, 4, True, micro_batches=4, generated=4, checkpointing=False, **ACROSS),
-            "the top layer",
+            "the LM head",
         ),
-        (True, Load(1, 1000, 8, 2, True, 400, micro_batches=2, generated=2, **ACROSS), "the top layer"),
+        (True, Load(1, 1000, 8, 2, True, 400, micro_batches=2, generated=2, **ACROSS), "the LM head"),
     ],
     ids=["head", "head_checkpointed", "layers", "checkpoints", "parameters", "shared_prefix", "one_row", "chunks"],
 )
-def test_the_peak_is_within_15_percent_of_the_measured_one(monkeypatch, narrow, load, moment):
+def test_the_peak_is_close_to_the_measured_one(monkeypatch, narrow, load, moment):
     if narrow:
         monkeypatch.setattr(formulas, "HEAD_COLUMNS", benchmark.NARROW)
         monkeypatch.setattr(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", benchmark.NARROW)
@@ -55,7 +56,8 @@ def test_the_peak_is_within_15_percent_of_the_measured_one(monkeypatch, narrow, 
     ratio = expected.peak / benchmark.measured(config, load)
     print(f"ratio {ratio:.3f}, {expected}")
     assert expected.moment == moment
-    assert abs(ratio - 1) < benchmark.TOLERANCE
+    # Of three layers, a last one that ran whole on a prefix would add 7 to 12 %.
+    assert abs(ratio - 1) < (0.05 if load.shared_prefix else benchmark.TOLERANCE)
 
 
 @pytest.mark.parametrize("model_type, tied", [("qwen3", False), ("qwen3", True), ("llama", False), ("mistral", True)])
@@ -121,6 +123,29 @@ def test_a_shared_prefix_counts_the_prompt_once():
     assert Load(16, 1000, 10, 16).tokens == 16 * 1010
     assert Load(16, 1000, 10, 16, shared_prefix=True).tokens == 1000 + 16 * 10
     assert Load(4, 1000, 10, 16, shared_prefix=True).tokens == 1000 + 4 * 10  # a quarter of a group
+
+
+def test_a_shared_prefix_ends_within_the_last_layer_where_nothing_recomputes_it():
+    load = Load(4, 1000, 10, 16, shared_prefix=True, chunk=400, checkpointing=False)
+    assert (load.tokens, load.to_the_end) == (1040, 40)
+    rows, chunk = load.passes()
+    assert (rows.tokens, rows.to_the_end, chunk.tokens, chunk.to_the_end) == (44, 44, 400, 0)
+    for whole in (
+        replace(load, checkpointing=True),
+        replace(load, shared_prefix=False),
+        replace(load, batch=1),  # alone in its step, a row shares nothing
+    ):
+        assert whole.to_the_end == whole.tokens
+    layer, last = (formulas.layer_bytes(QWEN3_8B, load, last=last) for last in (False, True))
+    assert layer - last == 1000 * (2 * (3 * 4096 + 4 * 12288) + 4 * 4096)  # of each token: bf16, and a norm's float32
+
+
+def test_packed_attention_repeats_no_keys_whatever_the_implementation():
+    load = Load(4, 1000, 10, 16, shared_prefix=True)
+    flash, sdpa = (formulas.layer_bytes(QWEN3_8B, replace(load, attention=a)) for a in ("flash_attention_2", "sdpa"))
+    assert flash == sdpa
+    plain = formulas.layer_bytes(QWEN3_8B, replace(load, attention="sdpa", shared_prefix=False))
+    assert plain / (4 * 1010) - flash / 1040 == 2 * 2 * (4096 - 1024)  # of each token: K and V, bf16
 
 
 def test_sleeping_vllm_is_not_there_while_training():

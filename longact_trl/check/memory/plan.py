@@ -90,7 +90,7 @@ def transient_weights(shape: ModelShape, placement: Placement, load: Load) -> in
     return width * shape.parameters if width < load.weight_bytes else 0
 
 
-def layer_bytes(shape: ModelShape, load: Load) -> int:
+def layer_bytes(shape: ModelShape, load: Load, last: bool = False) -> int:
     """
     What one layer keeps for its backward.
 
@@ -98,27 +98,33 @@ def layer_bytes(shape: ModelShape, load: Load) -> int:
     (its output, the rotated query and key), K for the value, 4·I for a gated MLP. A normalised query and key add
     2·Q + 2·K. Keys and values are repeated for each query head unless attention does so itself. In bfloat16 each
     norm also keeps its input in float32. Attention keeps a float32 for each head, and with `"eager"` its T×T matrix.
+    In the last layer, tokens of a shared prefix leave nothing of what comes after attention: 3·H and 4·I less.
 
     Args:
         shape (`ModelShape`):
             The model.
         load (`Load`):
             What is computed.
+        last (`bool`, *optional*, defaults to `False`):
+            Whether it is the last layer.
 
     Returns:
         `int`: Bytes of one layer.
     """
-    keys = shape.key if load.attention.startswith("flash") else shape.query
-    narrow = 6 * shape.hidden + 2 * shape.query + 2 * keys + 4 * shape.intermediate
-    normed = 2 * shape.hidden
+    keys = shape.key if load.attention.startswith("flash") or load.packed else shape.query
+    attention = 3 * shape.hidden + 2 * shape.query + 2 * keys
+    normed = shape.hidden
     if shape.qk_norm:
-        narrow += 2 * shape.query + 2 * shape.key
+        attention += 2 * shape.query + 2 * shape.key
         normed += shape.query + shape.key
-    each = load.compute_bytes * narrow + FLOAT32 * shape.heads + (FLOAT32 * normed if load.compute_bytes < 4 else 0)
+    wide = FLOAT32 if load.compute_bytes < FLOAT32 else 0
+    each = load.compute_bytes * attention + FLOAT32 * shape.heads + wide * normed
+    after = load.compute_bytes * (3 * shape.hidden + 4 * shape.intermediate) + wide * shape.hidden
     matrix = 0
     if load.attention == "eager":  # softmax in float32, and cast
         matrix = shape.heads * (FLOAT32 + (load.compute_bytes if load.compute_bytes < FLOAT32 else 0))
-    return load.tokens * each + load.batch * (load.prompt + load.completion) ** 2 * matrix
+    squares = load.batch * (load.prompt + load.completion) ** 2 * matrix
+    return load.tokens * each + (load.to_the_end if last else load.tokens) * after + squares
 
 
 def head_bytes(shape: ModelShape, load: Load) -> int:
@@ -147,9 +153,10 @@ def training_moment(shape: ModelShape, placement: Placement, load: Load, gradien
     The moment of a forward and backward that needs most beside weights and optimizer states.
 
     Three can be the highest: the head's backward, with every layer's activations and no gradient yet (all of
-    them if an earlier micro-batch left them); that of the top layer; that of the lowest, with one layer's activations
-    and all gradients. With checkpointing a layer keeps its input alone (H a token) and one layer at a time is computed
-    again. A layer's backward itself takes 2·I + 2·H a token and the gradient of an MLP weight.
+    them if an earlier micro-batch left them); that of the top layer, or of the one below it where a shared prefix ends
+    within the last; that of the lowest, with one layer's activations and all gradients. With checkpointing a layer
+    keeps its input alone (H a token) and one layer at a time is computed again. A layer's backward itself takes
+    2·I + 2·H a token and the gradient of an MLP weight.
 
     Args:
         shape (`ModelShape`):
@@ -165,16 +172,23 @@ def training_moment(shape: ModelShape, placement: Placement, load: Load, gradien
         `tuple[str, int, int]`: Which moment, bytes of activations then, and bytes of gradients then.
     """
     b = load.compute_bytes
-    layer = layer_bytes(shape, load)
+    layer, last = layer_bytes(shape, load), layer_bytes(shape, load, last=True)
     kept = load.tokens * shape.hidden * b if load.checkpointing else layer
+    below = (shape.layers - 1) * kept
     final = load.tokens * shape.hidden * (2 * b + (FLOAT32 if b < FLOAT32 else 0))
-    backward = load.tokens * b * (2 * shape.intermediate + 2 * shape.hidden) + b * shape.hidden * shape.intermediate
+
+    def backward(tokens: int) -> int:
+        return tokens * b * (2 * shape.intermediate + 2 * shape.hidden) + b * shape.hidden * shape.intermediate
+
+    top = max(below + last + backward(load.to_the_end), below - kept + layer + backward(load.tokens))
     stays = load.accumulates or placement.backend not in ("single", "ddp")
     head = gradients if stays else gradients * shape.embedding // shape.parameters
+    all_kept = below + (kept if load.checkpointing else last)
+    lowest = layer + backward(load.tokens) + (b * shape.embedding if shape.tied else 0)
     moments = [
-        ("the LM head", shape.layers * kept + final + head_bytes(shape, load), gradients if stays else 0),
-        ("the top layer", (shape.layers - 1) * kept + layer + backward, head),
-        ("the lowest layer", layer + backward + (b * shape.embedding if shape.tied else 0), gradients),
+        ("the LM head", all_kept + final + head_bytes(shape, load), gradients if stays else 0),
+        ("the top layer", top, head),
+        ("the lowest layer", lowest, gradients),
     ]
     return max(moments, key=lambda moment: moment[1] + moment[2])
 

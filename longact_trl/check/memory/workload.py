@@ -121,6 +121,21 @@ class Load:
         return self.batch * self.completion if completions else self.tokens - self.batch
 
     @property
+    def packed(self) -> bool:
+        """Whether rows go through the model packed, so that attention reads K and V as they are."""
+        return self.shared_prefix and self.batch * self.micro_batches > 1
+
+    @property
+    def to_the_end(self) -> int:
+        """
+        Tokens that the last layer takes beyond K and V: of packed rows, completions. With checkpointing all, since
+        newer transformers recompute all; where they do not, that is one layer's input (H·b a token) too much, at most
+        1.1 % of a plan in `docs/memory_guide.md`.
+        """
+        completions = self.packed and self.group > 1 and not self.checkpointing
+        return self.batch * self.completion if completions else self.tokens
+
+    @property
     def in_chunks(self) -> bool:
         """Whether a prompt is longer than a chunk, so that it runs apart from the rows."""
         return self.shared_prefix and self.chunk is not None and self.prompt > self.chunk
@@ -139,5 +154,6 @@ class Load:
         if not self.in_chunks:
             return [self]
         whole = replace(self, chunk=None)
-        rows = replace(whole, prompt=1, shared_prefix=False)  # the prompt's last token
-        return [rows, replace(whole, batch=1, prompt=self.chunk, completion=0, checkpointing=False)]
+        rows = replace(whole, prompt=1, group=1)  # the prompt's last token
+        stretch = replace(whole, batch=1, prompt=self.chunk, completion=0, checkpointing=False)
+        return [rows, replace(stretch, micro_batches=2)]  # a chunk is packed, however many rows read it
