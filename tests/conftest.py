@@ -33,6 +33,8 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     gc.unfreeze()  # or what watches over its objects at exit believes them lost
+    if "helpers.forking" in sys.modules:
+        sys.modules["helpers.forking"].stop_server()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from helpers.forking import run_forked
 from helpers.models import make_decoder, make_model
 from helpers.trainers import make_trainer
 from longact_trl.analysis.drift.row_drift import Drift, find_masks, massive_share, measure_drift, outside_masks
@@ -144,10 +142,10 @@ def test_massive_share():
 def test_the_quickstart_under_frozen_rows(tmp_path):
     """Its own recipe, shortened, with momentum, decay, and masks that follow the activations; then the command."""
     root = recipe_root()
-    run = [sys.executable, str(root / "recipes" / "grpo_longact.py"), "--config", CONFIG]
+    run = [root / "recipes" / "grpo_longact.py", "--config", CONFIG]
     run += ["--model_name_or_path", str(MODEL), "--output_dir", str(tmp_path / "run"), "--update_rule", "frozen_rows"]
     run += ["--max_steps", "2", "--save_steps", "2", "--per_device_train_batch_size", "16", "--weight_decay", "0.1"]
-    done = subprocess.run(run, capture_output=True, text=True, cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = run_forked(*run, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 
     output = tmp_path / "drift"

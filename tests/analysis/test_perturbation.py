@@ -1,12 +1,10 @@
 import copy
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from helpers.forking import run_forked
 from helpers.models import make_decoder, make_model
 from helpers.weights import assert_no_hooks
 from longact_trl import measure_magnitudes, perturb_activations, select_rows
@@ -111,10 +109,8 @@ def test_rows_of_another_model():
 
 def test_vllm_gives_the_answers_of_transformers():
     pytest.importorskip("vllm")
-    env = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, timeout=900, env=env, check=False
-    )
+    settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = run_forked(__file__, timeout=900, **settings)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert "SAME" in done.stdout
 

@@ -57,11 +57,16 @@ def run_script(script: str, *arguments: str) -> None:
 
 @cache
 def server() -> subprocess.Popen:
-    """The process that has the imports; it ends with this one."""
+    """The process that has the imports."""
     command = [sys.executable, "-m", "helpers.forking"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow on a busy machine
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
+def stop_server() -> None:
+    if server.cache_info().currsize:
+        server().communicate()
 
 
 def run_forked(*command: str | Path, timeout: int, **environment: str) -> subprocess.CompletedProcess:
@@ -80,7 +85,7 @@ def serve(command: list[str], timeout: int, environment: dict[str, str], folder:
     for number, name in enumerate([os.devnull, f"{folder}/stdout", f"{folder}/stderr"]):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
     os.environ |= environment
-    datasets.config.HF_DATASETS_CACHE = environment["HF_DATASETS_CACHE"]
+    datasets.config.HF_DATASETS_CACHE = f"{folder}/datasets"
     signal.alarm(timeout)
     run_script(*command)
 

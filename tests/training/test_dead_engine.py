@@ -1,12 +1,12 @@
 """vLLM dies while it generates, or is not there: the run says so, and one with a new engine ends at the same bits."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from helpers.forking import run_forked
 
 
 def run(folder: Path) -> None:
@@ -67,9 +67,8 @@ def run(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> dict:
-    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("runs"))]
-    settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | settings)
+    settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = run_forked(__file__, tmp_path_factory.mktemp("runs"), timeout=600, **settings)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return json.loads(done.stdout.split("RESULT", 1)[1].splitlines()[0])
 

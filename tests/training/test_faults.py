@@ -2,14 +2,13 @@
 
 import math
 import resource
-import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from helpers.forking import run_forked
 from helpers.paths import TESTS
 from helpers.trainers import make_trainer, spread_reward
 from helpers.weights import weights_of
@@ -28,17 +27,15 @@ def notes_of(error: BaseException) -> str:
 @pytest.mark.parametrize("kills", [6, pytest.param(30, marks=pytest.mark.full)])
 def test_kills_change_nothing(tmp_path, kills):
     """Killed while it saves, trains and generates, it ends at the bits of a run that was left alone."""
-    worker, steps = [sys.executable, str(WORKER)], str(max(30, 3 * kills))
-    command = [*worker, str(tmp_path / "killed"), str(kills), steps]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200 + 60 * kills)
+    steps = str(max(30, 3 * kills))
+    done = run_forked(WORKER, tmp_path / "killed", str(kills), steps, timeout=1200 + 60 * kills)
     assert done.returncode == 0, done.stderr[-3000:]
     hits = dict(part.split("=") for part in done.stdout.rpartition("HITS ")[2].split())
     assert all(int(hits[phase]) >= kills // 6 for phase in ("save", "step", "generation")), hits
     if kills == 30:  # enough for one to leave half a checkpoint behind
         assert "was not written to its end" in done.stderr
 
-    left_alone = subprocess.run([*worker, str(tmp_path / "whole"), "0", steps], capture_output=True)
-    assert left_alone.returncode == 0
+    assert run_forked(WORKER, tmp_path / "whole", "0", steps, timeout=1200).returncode == 0
     killed, whole = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("killed", "whole"))
     assert all(torch.equal(weight, whole[name]) for name, weight in killed.items())
 
@@ -103,8 +100,7 @@ make_trainer(sys.argv[1], reward=waits_for_a_server, ddp_timeout=2).train()
 
 
 def test_a_reward_function_that_hangs(tmp_path):
-    command = [sys.executable, "-c", HANGS, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = run_forked("-c", HANGS, tmp_path, timeout=120)
     assert done.returncode == 1
     assert "A reward function has not returned for 2 s" in done.stderr
     assert "in waits_for_a_server" in done.stderr

@@ -1,8 +1,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 from safetensors import safe_open
 from trl import GRPOConfig, GRPOTrainer
 
+from helpers.forking import run_forked
 from helpers.models import make_decoder, make_model
 from helpers.resuming import SETTINGS, StopAt, run_in_one_and_in_two
 from helpers.trainers import make_trainer
@@ -113,8 +112,7 @@ make_trainer(Path(sys.argv[1]), trainer_class=Dies, max_steps=6, save_strategy="
 
 
 def test_a_run_killed_while_it_saves(tmp_path, caplog):
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
-    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert run_forked("-c", KILLED, tmp_path / "killed", timeout=120).returncode == -signal.SIGKILL
     assert [folder.name for folder in checkpoints(tmp_path / "killed")] == ["checkpoint-4", "checkpoint-2"]
     assert (tmp_path / "killed" / "checkpoint-4" / "model.safetensors").is_file()
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}

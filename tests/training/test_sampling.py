@@ -1,12 +1,10 @@
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from datasets import IterableDataset
 
+from helpers.forking import run_forked
 from helpers.models import make_model, make_tokenizer
 from helpers.noting import answer_reward, length_reward, prompt_number
 from helpers.resuming import run_in_one_and_in_two
@@ -175,8 +173,7 @@ make_trainer(Path(sys.argv[1]), reward=[answer_reward, noting.length_reward], **
 
 
 def test_a_run_killed_while_it_samples_again(tmp_path):
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
-    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert run_forked("-c", KILLED, tmp_path / "killed", timeout=120).returncode == -signal.SIGKILL
     assert [folder.name for folder in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-2"]
     rewards = [answer_reward, length_reward]
     resumed = make_trainer(tmp_path / "killed", make_model(seed=5), reward=rewards, **RUN)
@@ -245,7 +242,6 @@ print("OK")
 
 
 def test_with_vllm(tmp_path, tiny_model):
-    command = [sys.executable, "-c", VLLM, str(tmp_path), tiny_model]
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
+    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = run_forked("-c", VLLM, tmp_path, tiny_model, timeout=900, **environment)
     assert done.stdout.rstrip().endswith("OK"), (done.stdout + done.stderr)[-4000:]

@@ -5,14 +5,12 @@ The run is a process of its own (this file as a script): a vLLM engine keeps wha
 
 import json
 import math
-import os
 import resource
-import subprocess
 import sys
 
 import pytest
 
-from helpers.paths import ROOT
+from helpers.forking import run_forked
 
 
 PROMPTS = ["Name three rivers.", "Why is the sky blue?", "Write a line about winter.", "What is 17 plus 25?"]
@@ -84,9 +82,7 @@ def run(output_dir: str) -> None:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory) -> dict:
-    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("smollm2"))]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow on a busy machine
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=ROOT, env=env, check=False)
+    done = run_forked(__file__, tmp_path_factory.mktemp("smollm2"), timeout=1200)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return json.loads(done.stdout.split("RESULT", 1)[1].splitlines()[0])
 
