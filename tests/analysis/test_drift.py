@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from helpers.forking import run_forked
 from helpers.models import make_decoder, make_model
 from helpers.trainers import make_trainer
-from longact_trl.analysis.drift.row_drift import Drift, find_masks, massive_share, measure_drift, outside_masks
+from longact_trl.analysis.drift.row_drift import Drift, find_masks, in_massive_rows, measure_drift, outside_masks
 from longact_trl.cli import app
 from longact_trl.method.masks import select_rows
 from longact_trl.method.projections import find_projections
@@ -131,12 +131,23 @@ def test_no_row_moves_outside_the_union_of_masks(tmp_path, update_rule):
     assert done.exit_code == 3 and "1 rows moved outside" in " ".join(done.output.split())
 
 
-def test_massive_share():
-    update = torch.tensor([[1.0, 2.0, 2.0, 0.0]])
-    moved = (update > 0).long()
-    drift = Drift(update > 0, update, torch.ones(1, 4), 1, moved, moved)
-    rows, energy = massive_share(drift, torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5)  # massive: channels 0 and 2
-    assert (rows, energy) == pytest.approx((2 / 3, 5 / 9))
+def test_what_lies_in_massive_rows():
+    update = torch.tensor([[1.0, 3.0, 2.0, 0.0]])
+    moved = torch.tensor([[1, 5, 2, 0]])
+    drift = Drift(update > 0, update, torch.ones(1, 4), 8, moved, moved)
+    found = in_massive_rows(drift, torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5)  # massive: channels 0 and 2
+    # Of as many rows, 1 and 2 moved most.
+    assert found == pytest.approx(
+        {
+            "changed_in_massive": 2 / 3,
+            "update_energy_in_massive": 5 / 14,
+            "most_moved_in_massive": 1 / 2,
+            "weights_moved_bf16_in_massive": 3,
+        }
+    )
+    # Where fewer moved at all, the others do not count.
+    still = Drift(moved == 5, update * (moved == 5), torch.ones(1, 4), 8, moved, moved)
+    assert in_massive_rows(still, torch.tensor([[4.0, 1.0, 3.0, 2.0]]), 0.5)["most_moved_in_massive"] == 0
 
 
 def test_the_quickstart_under_frozen_rows(tmp_path):

@@ -1,8 +1,9 @@
 """What `longact drift` does, prints and writes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,10 +174,17 @@ def verdict(summary: dict) -> str:
         "arXiv:2505.11711."
     )
     if entries and "changed_in_massive" in entries[0]:
-        share = sum(e["changed_in_massive"] * e["changed"] for e in entries) / summary["changed"]
+
+        def mean(name: str, weight: Callable[[dict], float]) -> float:
+            return sum(e[name] * weight(e) for e in entries) / sum(map(weight, entries))
+
+        energy = mean("update_energy_in_massive", lambda e: sum(norm**2 for norm in e["update_norm_by_head"]))
         lines.append(
-            f"{share:.0%} of them are among the base model's massive rows, the top {summary['sparsity_ratio']:.0%} of "
-            "each head by magnitude; chance would put that share there, rounded down to whole channels."
+            f"{mean('changed_in_massive', itemgetter('changed')):.0%} of the changed rows are among the base model's "
+            f"massive rows, the top {summary['sparsity_ratio']:.0%} of each head by magnitude, and with them "
+            f"{energy:.1%} of the squared change. Of as many rows of each head that moved most, "
+            f"{mean('most_moved_in_massive', itemgetter('rows')):.1%} are massive. Chance would put λ there, rounded "
+            "down to whole channels."
         )
         if moved := summary["weights_moved_bf16"]:
             inside = sum(e["weights_moved_bf16_in_massive"] for e in entries)

@@ -194,25 +194,31 @@ def outside_masks(drift: Mapping[str, Drift], masks: TrainingMasks) -> dict[str,
     }
 
 
-def massive_share(drift: Drift, magnitude: torch.Tensor, sparsity_ratio: float) -> tuple[float, float]:
+def in_massive_rows(drift: Drift, magnitude: torch.Tensor, sparsity_ratio: float) -> dict[str, float]:
     """
-    How much of what moved lies in the base model's massive rows. Where training is blind to magnitude, both are λ.
+    How much of what moved lies in the base model's massive rows. Where training is blind to magnitude, each is λ.
 
     Args:
         drift (`Drift`):
-            Of one projection.
+            Of one projection, of which some row changed.
         magnitude (`torch.Tensor` of shape (H, D)):
             Its magnitudes in the base model (LongAct, Eq. 2).
         sparsity_ratio (`float`):
             λ, share of each head's channels that count as massive.
 
     Returns:
-        `tuple[float, float]`: Share of the changed rows, of which there must be some, and share of the squared update.
+        `dict[str, float]`: Share of the changed rows, of the squared update, and of those λ of each head's rows that
+        moved most; and how many weights that moved in bfloat16.
     """
     massive = select_rows(magnitude, sparsity_ratio).view_as(drift.changed)
+    most = select_rows(drift.update_norm, sparsity_ratio).view_as(drift.changed) & drift.changed
     energy = drift.update_norm.square()
-    changed = drift.changed.sum()
-    return ((drift.changed & massive).sum() / changed).item(), (energy[massive].sum() / energy.sum()).item()
+    return {
+        "changed_in_massive": ((drift.changed & massive).sum() / drift.changed.sum()).item(),
+        "update_energy_in_massive": (energy[massive].sum() / energy.sum()).item(),
+        "most_moved_in_massive": ((most & massive).sum() / most.sum()).item(),
+        "weights_moved_bf16_in_massive": int(drift.moved_bf16[massive].sum()),
+    }
 
 
 def summarise(
@@ -256,10 +262,7 @@ def summarise(
         if name in outside:
             entry["outside_masks"] = int(outside[name].sum())
         if name in magnitudes and d.changed.any():
-            rows, energy = massive_share(d, magnitudes[name], sparsity_ratio)
-            massive = select_rows(magnitudes[name], sparsity_ratio).view_as(d.changed)
-            entry |= {"changed_in_massive": rows, "update_energy_in_massive": energy}
-            entry["weights_moved_bf16_in_massive"] = int(d.moved_bf16[massive].sum())
+            entry |= in_massive_rows(d, magnitudes[name], sparsity_ratio)
         projections[name] = entry
     known = (
         {
