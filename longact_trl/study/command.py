@@ -12,7 +12,6 @@ from ..check.verdict import CannotCheck
 from ..evaluation.statistics import Interval
 from ..settings.gpus import GPUS, Gpu
 from .execution import claim, commands, execute, is_finished
-from .hours import hours_of_runs, hours_table
 from .outcome import Arm, as_json, outcome_of
 from .picture import draw_study
 from .slurm import check_gpus, sbatch_line
@@ -171,6 +170,8 @@ def _print_commands(console: Console, run: Run, sbatch: int | None) -> None:
 
 
 def _print_hours(console: Console, runs: list[Run], gpu: Gpu, price: float | None) -> None:
+    from .hours import hours_of_runs, hours_table  # seconds to load, for a dry run alone
+
     try:
         console.print(hours_table(runs, hours_of_runs(runs, gpu), gpu, price))
     except CannotCheck as reason:

@@ -127,8 +127,9 @@ def compare_engines() -> None:
     questions = make_questions(FACTS, tokenizer, 12, 0)
     calibration = calibrate(model, [torch.tensor(q.input_ids) for q in questions], ("q", "k"))
     llm = start_vllm(str(MODEL), questions)
+    generate(llm, tokenizer, questions)
     answers = {}
-    for condition in ("none", "top", "bottom", "none"):  # the prompts repeat: a cached prefix must not survive
+    for condition in ("top", "bottom", "none", "top"):  # the prompts repeat: a cached prefix must not survive
         for engine in (llm, model):
             with perturb_activations(engine, calibration.rows(condition, 0.3), calibration.clamp_values()):
                 answers[condition, engine is llm] = generate(engine, tokenizer, questions)

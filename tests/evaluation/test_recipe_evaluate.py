@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.forking import run_forked
 from helpers.paths import ROOT
 from longact_trl.evaluation.results import read_results
 
@@ -21,22 +22,25 @@ ARGS = ["--config", "eval_tiny.yaml", "--model", MODEL, "--num_samples", str(NUM
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def start(output_dir: Path, *more: str, launch: list[str] = (), env: dict = ENV) -> subprocess.Popen:
-    command = [sys.executable, *launch, RECIPE, *ARGS, "--output_dir", str(output_dir), *more]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(output_dir: Path, *launch: str) -> subprocess.Popen:
+    command = [sys.executable, *launch, RECIPE, *ARGS, "--output_dir", str(output_dir)]
+    return subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(process: subprocess.Popen, output_dir: Path) -> dict:
-    output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output[-4000:]
+def evaluated(output_dir: Path, *more: str) -> dict:
+    done = run_forked(RECIPE, *ARGS, "--output_dir", output_dir, *more, timeout=900)
+    return results_of(done.returncode, done.stdout + done.stderr, output_dir)
+
+
+def results_of(code: int, output: str, output_dir: Path) -> dict:
+    assert code == 0, output[-4000:]
     assert f"longact report {output_dir}\n" in output  # in one line, to be copied
     return read_results(output_dir)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> dict:
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    return finish(start(folder), folder)
+    return evaluated(tmp_path_factory.mktemp("uninterrupted"))
 
 
 def journal_of(folder: Path) -> list[str]:
@@ -62,7 +66,7 @@ def test_killed_it_continues_and_repeats_nothing(uninterrupted, tmp_path):
     before = journal_of(tmp_path)
     assert 6 <= len(before) < NUM_SAMPLES and not (tmp_path / "results.json").exists()
 
-    results = finish(start(tmp_path), tmp_path)
+    results = evaluated(tmp_path)
     after = journal_of(tmp_path)
     assert after[: len(before)] == before
     assert len(after) == len(set(after)) == NUM_SAMPLES
@@ -70,8 +74,9 @@ def test_killed_it_continues_and_repeats_nothing(uninterrupted, tmp_path):
 
 
 def test_two_replicas_score_as_one(uninterrupted, tmp_path):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    results = finish(start(tmp_path, launch=launch), tmp_path)
+    process = start(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    output, _ = process.communicate(timeout=900)
+    results = results_of(process.returncode, output, tmp_path)
     assert results["replicas"] == 2
     assert results["samples"] == uninterrupted["samples"] and results["scores"] == uninterrupted["scores"]
     assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "requests").glob("*"))] == [12, 12]
@@ -84,6 +89,6 @@ def stripped(samples: dict[str, list[dict]]) -> list[dict]:
 
 
 def test_vllm_answers_as_transformers_does(uninterrupted, tmp_path):
-    results = finish(start(tmp_path, "--backend", "vllm", "--model_args", '{"enforce_eager": true}'), tmp_path)
+    results = evaluated(tmp_path, "--backend", "vllm", "--model_args", '{"enforce_eager": true}')
     assert results["backend"] == "vllm" and results["dtype"] == uninterrupted["dtype"] == "float32"
     assert stripped(results["samples"]) == stripped(uninterrupted["samples"])

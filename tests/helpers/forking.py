@@ -59,7 +59,7 @@ def run_script(script: str, *arguments: str) -> None:
 def server() -> subprocess.Popen:
     """The process that has the imports."""
     command = [sys.executable, "-m", "helpers.forking"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow on a busy machine
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # nothing is downloaded
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
