@@ -1,5 +1,6 @@
 """What `longact inspect --gradients` does, prints and writes."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,26 +12,28 @@ from datasets import Dataset, disable_progress_bars
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import ModelConfig
 
+from ..._version import __version__
 from ...method.projections import find_projections
 from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
 from ...pictures.heatmaps import KINDS
+from ...settings.installed import installed
 from ...settings.paths import recipe_root
 from ...settings.recipe_yaml import parse_recipe
 from ...training.config import LongActConfig
 from ...training.preflight import prompt_window
 from ...training.recipe_parts import RecipeArguments, load_prompts, reward_functions
 from ..options import parse_length
-from .measurement import Measured, measure
-from .picture import LABELS, draw_gradients, drops
+from .files import GradientFiles
+from .measurement import batches_of, measure
+from .picture import LABELS, drops
 from .policy import MeasuringTrainer
 from .prompts import by_length, contained_reward, synthetic_prompts
 from .row_energy import STRATEGIES
-from .summary import MOST, summarise
+from .summary import MOST
 
 
 DEFAULT_LENGTH = 1024  # tokens of the longest prompt
@@ -63,26 +66,53 @@ def inspect_gradients(
             dataset = by_length(dataset, tokenizer, num_prompts, **(args.chat_template_kwargs or {}))
         else:
             dataset = synthetic_prompts(tokenizer, longest, num_prompts)
+        rows = list(dataset)
+        batches = batches_of(rows, args.gradient_accumulation_steps)
+        asked = {"model": model, "config": config, "length": None if config else longest, "num_prompts": num_prompts}
+        asked |= {"sparsity_ratio": sparsity_ratio}
+        files = GradientFiles(output, asked | claim_of(rows, args), len(batches))
         with console.status("Loading the weights"):
             loaded = load_model(model).float()  # in half precision a step this small would vanish
+            files.add({"weights": digest_of([param.double().sum().item() for param in loaded.parameters()])})
         rewards, name = choose_rewards(
-            loaded, tokenizer, args, dataset, reward_functions(script_args, args, tokenizer), console
+            loaded, tokenizer, args, dataset, reward_functions(script_args, args, tokenizer), console, files.reward
         )
         trainer = MeasuringTrainer(loaded, rewards, args, dataset, processing_class=tokenizer)
+        head = {"model": model, "prompts": config or "synthetic", "reward": name}
+        so_far = files.begin(head, trainer.accelerator.device)
+        if there := len(so_far.measured):
+            console.print(f"Goes on behind batch {there} of {len(batches)}, which {output} holds.")
         stages = iter(("Sampling and measuring", "Following gradients"))
         measured = measure(
-            trainer, list(dataset), sparsity_ratio, lambda batches: track(batches, next(stages), console=console)
+            trainer,
+            rows,
+            sparsity_ratio,
+            lambda batches: track(batches, next(stages), console=console),
+            so_far,
+            files.keep,
         )
     if not any(batch.energy for batch in measured):
+        files.discard()
         raise ValueError(
             f"No group of completions of {model} had two different rewards ({name}), so there is no gradient. Give "
             "prompts that it sometimes gets right, with --config RECIPE or a shorter --length."
         )
-    summary = {"model": model, "prompts": config or "synthetic", "reward": name, **summarise(measured, sparsity_ratio)}
-    write(summary, measured, output)
+    summary = files.finish(measured)
     console.print(shares_table(summary))
     console.print(steps_table(summary))
     console.print(f"Numbers and the picture: [bold]{output}[/bold]")
+
+
+def claim_of(rows: Sequence[dict], args: LongActConfig) -> dict:
+    """What a measurement rests on beside its options and the weights: arguments, prompts, versions."""
+    arguments = {name: value for name, value in args.to_dict().items() if name != "output_dir"}
+    versions = installed(("torch", "transformers", "trl")) | {"longact-trl": __version__}
+    return {"arguments": arguments, "prompts": digest_of(rows), "versions": versions}
+
+
+def digest_of(content: object) -> str:
+    """Digits of a SHA-256 over what can be written as JSON."""
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
 
 def recipe_folder() -> Path:
@@ -139,6 +169,7 @@ def choose_rewards(
     dataset: Dataset,
     rewards: Rewards,
     console: Console,
+    known: str | None = None,
 ) -> tuple[Rewards, str]:
     """
     The paper's rewards where a first batch earns different ones, else one that needs no tags; says so.
@@ -150,13 +181,17 @@ def choose_rewards(
             The paper's.
         console (`Console`):
             Where to say so.
+        known (`str`, *optional*):
+            Which of them an interrupted measurement took.
 
     Returns:
         `tuple[Sequence[Callable], str]`: Reward functions, and what they are called.
     """
+    if known is not None:
+        return (rewards, ANSWERS) if known == ANSWERS else ([contained_reward], CONTAINED)
     trainer = MeasuringTrainer(model, rewards, args, dataset, processing_class=tokenizer)
     first = [dataset[i] for i in range(min(PROMPTS_OF_A_BATCH, len(dataset)))]
-    with trainer.sharing_prefixes():
+    with console.status("Sampling a first batch, for its rewards"), trainer.sharing_prefixes():
         if trainer.sample(first).groups:
             return rewards, ANSWERS
     console.print(
@@ -164,35 +199,6 @@ def choose_rewards(
         "stands for a reward here."
     )
     return [contained_reward], CONTAINED
-
-
-def write(summary: dict, measured: Sequence[Measured], output: Path) -> None:
-    """
-    Write `gradients.json`, `gradients.safetensors` and `gradients.png` into a folder.
-
-    Args:
-        summary (`dict`):
-            As [`~longact_trl.analysis.gradients.summary.summarise`] returns it, with model, prompts and reward.
-        measured (`Sequence[Measured]`):
-            Batches; their squared norms and magnitudes go by `BATCH/TOKENS/PROJECTION`.
-        output (`Path`):
-            Folder, made where it is missing.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "gradients.json").write_text(json.dumps(summary, indent=1))
-    tensors = {}
-    for number, batch in enumerate(measured):
-        for name, energy in batch.energy.items():
-            tensors[f"energy/{number}/{batch.num_tokens}/{name}"] = energy.float().contiguous()
-            tensors[f"magnitude/{number}/{batch.num_tokens}/{name}"] = batch.magnitudes[name].contiguous()
-    save_file(tensors, output / "gradients.safetensors")
-    name, groups = Path(summary["model"]).name, summary["lengths"].values()
-    subtitle = (
-        f"{summary['prompts']} prompts, rewarded by {summary['reward']}; {sum(g['groups'] for g in groups)} groups, "
-        f"{sum(g['groups_that_vary'] for g in groups)} of them with a gradient. Bands and dots: RL batches."
-    )
-    title = f"{name}: where the policy gradient of W_Q and W_K is, λ = {summary['sparsity_ratio']}"
-    draw_gradients(summary, title, subtitle).savefig(output / "gradients.png")
 
 
 def shares_table(summary: dict) -> Table:

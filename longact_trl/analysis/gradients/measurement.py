@@ -3,6 +3,9 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
+
+import torch
 
 from ...method.magnitude import Magnitudes
 from .policy import MeasuringTrainer, Rollouts
@@ -50,9 +53,11 @@ class Measured:
         magnitudes (`dict[str, torch.Tensor]`):
             Of this batch, by projection name, of shape (H, D).
         energy (`dict[str, torch.Tensor]`):
-            Squared gradient norm by row, float64 of shape (H, D); empty where no group varies.
+            Squared gradient norm by row, float32 of shape (H, D); empty where no group varies.
         steps (`list[Step]`):
             Steps along this gradient; of the shortest prompts that have one only, for each takes two forward passes.
+        shares (`dict`):
+            Shares of the gradient that were computed from it, by what they are of.
     """
 
     num_tokens: int
@@ -63,6 +68,26 @@ class Measured:
     magnitudes: Magnitudes
     energy: RowEnergy = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    shares: dict[tuple, float] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass
+class Progress:
+    """
+    How far a measurement is.
+
+    Args:
+        measured (`list[Measured]`):
+            Batches so far.
+        rollouts (`dict[int, Rollouts]`):
+            Those of them, by number, whose gradient may be followed.
+        random (`dict[str, torch.Tensor]`):
+            State of the random numbers behind the last batch, by type of device.
+    """
+
+    measured: list[Measured] = field(default_factory=list)
+    rollouts: dict[int, Rollouts] = field(default_factory=dict)
+    random: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def measure(
@@ -70,6 +95,8 @@ def measure(
     rows: Sequence[dict],
     sparsity_ratio: float,
     progress: Callable[[list], Iterable] = iter,
+    so_far: Progress | None = None,
+    keep: Callable[[Progress], None] = lambda so_far: None,
 ) -> list[Measured]:
     """
     Sample batches, and measure each.
@@ -83,25 +110,44 @@ def measure(
             λ.
         progress (`Callable`, *optional*):
             Wraps lists of batches, e.g. `rich.progress.track`: first all, then those whose gradient is followed.
+        so_far (`Progress`, *optional*):
+            What an interrupted measurement had, which goes on from there to the same numbers.
+        keep (`Callable[[Progress], None]`, *optional*):
+            Called behind each batch that was sampled, and behind each whose gradient was followed.
 
     Returns:
         `list[Measured]`: In the order of the rows.
     """
-    size = trainer.args.gradient_accumulation_steps
-    batches = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
-    found, rollouts = [], []
+    batches = batches_of(rows, trainer.args.gradient_accumulation_steps)
+    so_far = so_far or Progress()
+    found, sources = so_far.measured, random_sources(trainer.accelerator.device)
+    for name, state in so_far.random.items():
+        sources[name].set_rng_state(state)
     with trainer.sharing_prefixes():
-        for batch in progress(batches):
-            rollouts.append(trainer.sample(batch))
-            found.append(_measure(trainer, batch[0]["num_tokens"], rollouts[-1]))
-        shortest = next((one.num_tokens for one in found if one.energy), None)
-        chosen = [number for number, one in enumerate(found) if one.num_tokens == shortest]
-        for position in progress(list(range(len(chosen)))):
-            other = chosen[(position + 1) % len(chosen)]
-            found[chosen[position]].steps = take_steps(
-                trainer, rollouts[chosen[position]], rollouts[other], sparsity_ratio
-            )
+        for batch in progress(batches[len(found) :]):
+            rollouts = trainer.sample(batch)
+            so_far.rollouts[len(found)] = rollouts
+            found.append(_measure(trainer, batch[0]["num_tokens"], rollouts))
+            followed = next((one.num_tokens for one in found if one.energy), found[-1].num_tokens)
+            so_far.rollouts = {n: r for n, r in so_far.rollouts.items() if found[n].num_tokens == followed}
+            so_far.random = {name: source.get_rng_state() for name, source in sources.items()}
+            keep(so_far)
+        chosen = [number for number in so_far.rollouts if any(one.energy for one in found)]
+        for position in progress([position for position, number in enumerate(chosen) if not found[number].steps]):
+            number, other = chosen[position], chosen[(position + 1) % len(chosen)]
+            found[number].steps = take_steps(trainer, so_far.rollouts[number], so_far.rollouts[other], sparsity_ratio)
+            keep(so_far)
     return found
+
+
+def batches_of(rows: Sequence[dict], size: int) -> list[list[dict]]:
+    """Rows in batches of so many."""
+    return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def random_sources(device: torch.device) -> dict[str, ModuleType]:
+    """Modules that hold the states of random numbers, by type of device."""
+    return {"cpu": torch} | ({} if device.type == "cpu" else {device.type: torch.get_device_module(device)})
 
 
 def _measure(trainer: MeasuringTrainer, num_tokens: int, rollouts: Rollouts) -> Measured:
@@ -115,7 +161,7 @@ def _measure(trainer: MeasuringTrainer, num_tokens: int, rollouts: Rollouts) -> 
     )
     if rollouts.groups:
         trainer.policy_loss(rollouts, backward=True)
-        energy = row_energy(trainer.projections)
+        energy = {name: of_rows.float() for name, of_rows in row_energy(trainer.projections).items()}
         measured.energy = energy if any(e.sum() for e in energy.values()) else {}
     return measured
 

@@ -101,14 +101,18 @@ def _of_length(batches: Sequence[Measured], kinds: Sequence[str], sparsity_ratio
 
 
 def _shares(batches: Iterable[Measured], names: Sequence[str], sparsity_ratio: float, strategy: str) -> list[float]:
-    shares = []
-    for batch in batches:
+    return [_share(batch, tuple(names), sparsity_ratio, strategy) for batch in batches]
+
+
+def _share(batch: Measured, names: tuple[str, ...], sparsity_ratio: float, strategy: str) -> float:
+    if (names, sparsity_ratio, strategy) not in batch.shares:  # a batch is summed up again behind each that follows
         # The rows of largest gradient are what "massive" takes where gradients stand for magnitudes.
         by, chosen = (batch.energy, "massive") if strategy == MOST else (batch.magnitudes, strategy)
         by, energy = ({name: named[name] for name in names} for named in (by, batch.energy))
         seeds = range(DRAWS if strategy == "random" else 1)
-        shares.append(fmean(share(energy, select(by, sparsity_ratio, chosen, seed)) for seed in seeds))
-    return shares
+        shares = (share(energy, select(by, sparsity_ratio, chosen, seed)) for seed in seeds)
+        batch.shares[names, sparsity_ratio, strategy] = fmean(shares)
+    return batch.shares[names, sparsity_ratio, strategy]
 
 
 def _of_kind(names: Iterable[str], kind: str) -> list[str]:
