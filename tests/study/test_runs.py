@@ -92,14 +92,13 @@ def test_every_shipped_study_is_one():
 
 
 def test_killed_three_times_it_ends_with_the_same_numbers_and_a_changed_arm_is_refused(write, tmp_path):
-    arms = {"massive": {"strategy": "massive"}, "start": {"model": str(MODEL)}}  # one training that can be killed
-    file = write(train=SMALL["train"] | {"max_steps": 2, "save_steps": 1}, arms=arms, baseline="start")
+    file = write(train=SMALL["train"] | {"max_steps": 2, "save_steps": 1})
     command = [sys.executable, "-m", "longact_trl.cli", "study", file]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole = subprocess.Popen(
         [*command, "--output", str(tmp_path / "whole")], env=environment, stdout=subprocess.PIPE, text=True
     )
-    massive, start = read_study(file).runs()
+    massive, dense = read_study(file).runs()
     points = [  # in a training behind its first checkpoint, in an evaluation, between two arms
         lambda: (massive.folder / "model" / "checkpoint-1" / "trainer_state.json").is_file(),
         lambda: (massive.folder / "trained").is_file(),
@@ -114,17 +113,17 @@ def test_killed_three_times_it_ends_with_the_same_numbers_and_a_changed_arm_is_r
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert is_finished(massive) == (number == 2)
-    assert not is_finished(start)
+    assert not is_finished(dense)
     times = {path: path.stat().st_mtime_ns for path in massive.folder.rglob("*") if path.is_file()}
 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 runs are finished" in done.stdout and "2/2  start, seed 0: finished" in done.stdout
+    assert "1 runs are finished" in done.stdout and "2/2  dense, seed 0: finished" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing was repeated
     outcome = json.loads((tmp_path / "runs" / "study.json").read_text())["arms"]
     results = json.loads((massive.folder / "evaluation" / "results.json").read_text())
     assert 100 * outcome["massive"]["score"]["value"] == pytest.approx(results["units"][0]["score"])
-    assert outcome["massive"]["difference"] is not None and outcome["start"]["difference"] is None
+    assert outcome["massive"]["difference"] is not None and outcome["dense"]["difference"] is None
     assert outcome["massive"]["tokens"] > 0 and len(outcome["massive"]["rewards"][0]) == 2
     assert (tmp_path / "runs" / "study.png").stat().st_size > 10_000
 
@@ -132,10 +131,10 @@ def test_killed_three_times_it_ends_with_the_same_numbers_and_a_changed_arm_is_r
     uninterrupted = json.loads((tmp_path / "whole" / "study.json").read_text())["arms"]
     for name, arm in outcome.items():
         assert arm | {"seconds": 0} == uninterrupted[name] | {"seconds": 0}
-    weights = [tmp_path / folder / "massive/seed-0/model/model.safetensors" for folder in ("runs", "whole")]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
+        weights = [tmp_path / folder / name / "seed-0" / "model" / "model.safetensors" for folder in ("runs", "whole")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
 
-    changed = write(train=SMALL["train"], arms=arms | {"massive": {"strategy": "min"}}, baseline="start")
+    changed = write(train=SMALL["train"], arms=SMALL["arms"] | {"massive": {"strategy": "min"}})
     refused = CliRunner().invoke(app, ["study", changed])
     message = " ".join(refused.output.split())
     assert refused.exit_code == 2 and "was made with other settings (" in message and "train.strategy)" in message
