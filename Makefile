@@ -20,7 +20,7 @@ quickstart: $(VENV)/.core
 	@$(BIN)/python -m longact_trl.quickstart
 
 test: $(VENV)/.test
-	@echo "==> Running the tests (about 25 minutes on two free cores; the slowest start vLLM or two processes)"
+	@echo "==> Running the tests (about 20 minutes on two cores; the slowest start vLLM or two processes)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-full: $(VENV)/.test
