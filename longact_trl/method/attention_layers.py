@@ -70,4 +70,6 @@ def _modules_of_others(decoder: nn.Module) -> set[nn.Module]:
 
 def _is_attention(module: nn.Module) -> bool:
     name = type(module).__name__
+    if next(module.parameters(), None) is None and next(module.buffers(), None) is None:
+        return False  # a layer without attention (DeciLM), or the product alone of one around it
     return ("Attention" in name and not name.endswith("Layer")) or name.endswith("MLA")

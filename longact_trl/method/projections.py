@@ -21,6 +21,7 @@ from torch import nn
 
 from .attention_layers import attention_layers
 from .attention_table import FUSED, GATED, HEAD_DIMS, NO_QUERIES, OUTPUTS, SEPARATE
+from .tied_weights import check_tied_to_nothing_else
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def find_projections(model: nn.Module, kinds: Sequence[str] = ("q", "k")) -> lis
             f"{type(model).__name__} has no attention layer, so there is no W_Q and no W_K: LongAct has nothing to "
             "mask. Train it with GRPOTrainer."
         )
+    check_tied_to_nothing_else(model, {p.name: (_weight_of(p.module), p.modules) for p in found.values()})
     return list(found.values())
 
 
@@ -141,8 +143,14 @@ def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
     if "kv_b_proj" in children:
         yield from _latent(name, attention, children)
         return
+    known = any(base.__module__.startswith("transformers.") for base in type(attention).__mro__)
     for child, module in children.items():
         layout = next((FUSED[key] for key in (*((c, child) for c in classes), child) if key in FUSED), None)
+        if layout and not known and not any((c, child) in FUSED for c in classes):
+            raise ValueError(
+                f"LongAct needs the rows of W_Q and W_K, but {name}.{child} ({classes[0]}) makes Q, K and V in one "
+                "matrix, and how custom code lays them out is not known. CONTRIBUTING.md says how a family is added."
+            )
         if layout and (hasattr(module, "weight") or hasattr(module, "base_layer")):
             yield from _fused(f"{name}.{child}", attention, module, children, layout)
             return
@@ -171,6 +179,12 @@ def _separate(
     key = children.get("kv_proj") if key is None else key
     if key is not None and num_rows(key) % head_dim:
         raise _wrong_rows(f"{name}.{names[1]}", key, head_dim)
+    others = [n for n, m in children.items() if hasattr(m, "out_features") and n not in (*names, *OUTPUTS)]
+    if key is None and others:  # else K is another layer's
+        raise ValueError(
+            f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) has no {names[1]}, and it is not known "
+            f"whether {', '.join(others)} makes keys. CONTRIBUTING.md says how a family is added."
+        )
     makes_value = key is not None and not any(n.startswith(names[2]) for n in children)
     value_dim = num_rows(value) * head_dim // num_rows(key) if value is not None and key is not None else head_dim
     heads, stride = num_rows(query) // head_dim, head_dim

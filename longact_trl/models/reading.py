@@ -213,6 +213,9 @@ def skeleton_of(config: "PretrainedConfig") -> nn.Module:
             return model_class(config)
     except ImportError as error:  # a vision tower of timm's
         raise ValueError(f"{model_class.__name__} cannot be built here: {' '.join(str(error).split())}") from error
+    except Exception as error:  # of a configuration that lacks what the model's own code reads
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{model_class.__name__} cannot be built from this configuration: {what}") from error
 
 
 def _known_class_of(config: "PretrainedConfig") -> "type[PreTrainedModel]":

@@ -82,6 +82,11 @@ def check_what_trl_reads(model: nn.Module, args: LongActConfig) -> None:
         `ValueError`: If it has not; names what is missing.
     """
     name, text = type(model).__name__, model.config.get_text_config()
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{name} reads the prompt in an encoder, and TRL computes log-probs of prompt and completion in one "
+            "decoder: GRPOTrainer cannot train it."
+        )
     if model.base_model is model:
         raise ValueError(
             f"TRL computes log-probs from the decoder below a model's LM head, and {name} has none under its "

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 
 import pytest
+from transformers import Florence2Config, LlamaConfig
 
 from helpers.families import tiny_config
 from helpers.models import make_tokenizer
@@ -67,6 +69,19 @@ def test_what_is_said_of_a_family(family, page, said_of):
     assert row["projections"] + ", in " in model.text, model
     is_shared = shared.text.startswith("a prompt is forwarded once")
     assert is_shared == (row[WITHIN] == "ok"), shared
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (Florence2Config(), "Florence2ForConditionalGeneration reads the prompt in an encoder"),
+        (LlamaConfig(hidden_act="swoosh"), "LlamaForCausalLM cannot be built from this configuration: .*swoosh"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_be_trained_is_no_crash(said_of, config, message):
+    model, _ = said_of(config)
+    assert model.status == FAIL and re.search(message, model.text), model
 
 
 def test_layers_without_attention_are_counted(said_of):

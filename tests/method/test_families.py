@@ -86,6 +86,52 @@ def test_heads_of_unknown_size_say_so():
         find_projections(nn.ModuleList([UnknownAttention()]))
 
 
+class OwnAttention(nn.Module):
+    """Custom code, with linear layers by these names."""
+
+    def __init__(self, **sizes: int):
+        super().__init__()
+        self.head_dim = 8
+        for name, rows in sizes.items():
+            setattr(self, name, nn.Linear(16, rows))
+
+
+@pytest.mark.parametrize(
+    "attention, message",
+    [
+        (OwnAttention(query_key_value=48, dense=16), "0.query_key_value .*how custom code lays them out is not known"),
+        (OwnAttention(query=16, key_value=32, dense=16), "0 .*has no key, and .* whether key_value makes keys"),
+    ],
+)
+def test_what_names_alone_do_not_tell_is_refused_in_custom_code(attention, message):
+    with pytest.raises(ValueError, match=message):
+        find_projections(nn.ModuleList([attention]))
+
+
+def test_layers_without_attention_have_no_rows():
+    class NoOpAttention(nn.Module):
+        pass
+
+    model = tiny_model("qwen3")
+    model.model.layers[1].self_attn = NoOpAttention()
+    assert {p.name.split(".")[2] for p in find_projections(model)} == {"0"}
+
+
+@pytest.mark.parametrize("other", ["k_proj", "v_proj", "o_proj"])
+def test_a_weight_that_something_else_reads_is_refused(other):
+    model = tiny_model("llama@all_heads")
+    attention = model.model.layers[1].self_attn
+    name = "k_proj" if other == "v_proj" else "q_proj"
+    getattr(attention, other).weight = getattr(attention, name).weight
+    with pytest.raises(
+        ValueError, match="layers.1.self_attn.(q|k)_proj is also that of .*layers.1.self_attn.[qkvo]_proj"
+    ):
+        find_projections(model)
+    attention.q_proj.weight = model.model.layers[0].self_attn.q_proj.weight  # Q with Q is one mask
+    getattr(attention, other).weight = nn.Parameter(attention.o_proj.weight.detach().clone())
+    assert [len(p.modules) for p in find_projections(model)] == [2, 1, 1]
+
+
 def test_one_block_in_several_layers_has_one_mask():
     query, key = find_projections(tiny_model("zamba2"))
     assert len(query.modules) == 2 and query.module.weight is query.tied[0].weight

@@ -6,6 +6,8 @@ from transformers import (
     BambaConfig,
     Gemma2Config,
     Gemma3Config,
+    Gemma3TextConfig,
+    Gemma4TextConfig,
     GptOssConfig,
     HrmTextConfig,
     LlamaConfig,
@@ -42,6 +44,9 @@ from longact_trl.packing.obstacles import check_shared_prefix, shares_prefixes
         (MambaConfig(), {}, "does not take its attention function"),
         (OPTConfig(), {}, "has no rotary positions"),
         (NemotronConfig(), {}, "reads its attention mask itself"),
+        (Gemma3TextConfig(use_bidirectional_attention=True), {}, "lets tokens attend to later ones"),
+        (Gemma4TextConfig(use_bidirectional_attention="all"), {}, "lets tokens attend to later ones"),
+        (Qwen3Config(is_causal=False), {}, "lets tokens attend to later ones"),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
