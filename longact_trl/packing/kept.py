@@ -24,10 +24,10 @@ class KeptPrefix:
     K, V, gK and gV of a prefix by attention module, and states by recurrent module, of one state of the weights.
 
     Args:
-        ids (`torch.Tensor` of shape (n,)):
-            The prompt's tokens without the last.
+        ids (`torch.Tensor` of shape (n + 1,)):
+            The prompt's tokens. The last, which is no part of the prefix, tells prompts of one prefix apart.
         columns (`torch.Tensor` of shape (n,)):
-            Their columns in the padded batch, which are their positions.
+            The others' columns in the padded batch, which are their positions.
         offload (`bool`, *optional*, defaults to `False`):
             Keep everything in the host's memory, pinned where there is a GPU; a layer at a time comes to the device.
     """
@@ -43,7 +43,7 @@ class KeptPrefix:
         self._state_grads: dict[tuple, torch.Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.columns)
 
     @property
     def is_written(self) -> bool:

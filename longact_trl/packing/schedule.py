@@ -99,7 +99,8 @@ def take_turns(
         offload (`bool`, *optional*, defaults to `False`):
             Whether K, V and their gradients are kept in the host's memory.
         known (`dict[bytes, KeptPrefix]`, *optional*):
-            What other passes of the same weights have kept, by the prompt's tokens.
+            What other passes of the same weights have kept, by the prompt's tokens. What is used is taken out of it:
+            the gradients in it are those of one backward pass of the prefix.
         dropout (`bool`, *optional*, defaults to `False`):
             Whether the model drops at random. A prefix with a graph then runs alone, drawing what it drew before.
 
@@ -111,14 +112,14 @@ def take_turns(
     numbers = numbers.tolist()
     for number in dict.fromkeys(numbers):
         row = numbers.index(number)
-        columns = prompt_mask[row].nonzero().flatten()[:-1]
+        prompt = prompt_mask[row].nonzero().flatten()
+        ids, columns = prompt_ids[row, prompt], prompt[:-1]
         where = [turn for turn in turns if number in turn.numbers]
         in_chunks = chunk_size is not None and len(columns) > chunk_size
         if len(columns) == 0 or (len(where) == 1 and not in_chunks):
             continue
         in_chunks = in_chunks or (training and dropout)
-        ids = prompt_ids[row, columns]
-        kept = (known or {}).get(key_of(ids)) or KeptPrefix(ids, columns, offload)
+        kept = (known or {}).pop(key_of(ids), None) or KeptPrefix(ids, columns, offload)
         for turn in where:
             turn.kept[number] = kept
         stretches = _stretches(kept, chunk_size)

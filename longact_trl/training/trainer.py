@@ -187,8 +187,8 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
             return nullcontext()  # evaluation, or the reference
         if not torch.is_grad_enabled():
             return self.mask_refresh.observe_scoring()
-        accumulated = self.args.gradient_accumulation_steps
-        step_ends = (self._step // accumulated + 1) * accumulated  # in micro-batches, as TRL counts them
+        # In micro-batches, as TRL counts them. The last step of an epoch may have fewer.
+        step_ends = self._step - self._num_trained + self.current_gradient_accumulation_steps
         return self.mask_refresh.observe_training(next_step_generates=step_ends % self._generate_every == 0)
 
     # What the optimizer may not do

@@ -140,6 +140,24 @@ def test_the_scoring_pass_forwards_a_prompt_once_and_training_reads_what_it_kept
 
 
 @pytest.mark.parametrize("chunk_size", [None, 4])
+def test_prompts_that_differ_in_their_last_token_alone(chunk_size):
+    """Their prefixes are equal, and each has its own gradients."""
+    P, C, G = 12, 6, 4
+    batch, prompt_length = make_batch([P, P], [(0, C)] * G + [(1, C)] * G)
+    batch["input_ids"][G:, : P - 1] = batch["input_ids"][0, : P - 1]
+    model = Counting(with_head(make_decoder("qwen3")))
+    expected = plainly(model.model, batch, 2)
+    scoring = turns_of(batch, prompt_length, 2, training=False)
+    with torch.no_grad(), packed_attention_in(model.model):
+        for turn, part in zip(scoring, parts_of(batch, 2), strict=True):
+            forward_once(model, prompt_length, turn, **part)
+    known = {key_of(kept.ids): kept for turn in scoring for kept in turn.kept.values()}
+    turns = turns_of(batch, prompt_length, 2, chunk_size=chunk_size, known=known)
+    assert_close(once(model, batch, prompt_length, 2, turns), expected)
+    assert model.tokens == [2 * (P - 1 + G * (C + 1))] * 2 and not known
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
 @pytest.mark.parametrize("training", [True, False])
 def test_magnitudes_count_a_prompt_once_for_each_of_its_sequences(training, chunk_size):
     """Eq. 2, whichever pass had the prompt's tokens, and however often they ran."""
