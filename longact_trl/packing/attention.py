@@ -15,11 +15,12 @@ Shapes: T packed tokens, H query heads, K key heads, D channels per head.
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -47,6 +48,24 @@ def register(implementation: str) -> str:
     AttentionInterface.register(name, partial(_attention, implementation))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
     return name
+
+
+@contextmanager
+def usual_attention_in(config: PretrainedConfig) -> Iterator[None]:
+    """
+    Let a model have its own attention function, while the context lasts.
+
+    Args:
+        config (`PretrainedConfig`):
+            Its configuration, with a registered function of ours or without.
+    """
+    config = config.get_text_config()
+    name = config._attn_implementation
+    config._attn_implementation = name.removesuffix(SUFFIX)
+    try:
+        yield
+    finally:
+        config._attn_implementation = name
 
 
 def _attention(implementation, module, query, key, value, attention_mask, scaling=None, shared_prefix=None, **kwargs):

@@ -14,6 +14,7 @@ Shapes: B rows, S columns of the padded batch; T packed tokens.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -216,10 +217,21 @@ def regroup(batches: list[dict[str, torch.Tensor]], window: int) -> list[dict[st
     regrouped = []
     for start in range(0, len(batches), window):
         parts = batches[start : start + window]
-        joined = {
-            key: value if value.dim() == 0 else torch.cat([p[key] for p in parts]) for key, value in parts[0].items()
-        }
+        joined = {key: _join([part[key] for part in parts]) for key in parts[0]}
         order = prompt_numbers(joined["prompt_ids"], joined["prompt_mask"]).argsort(stable=True)
-        joined = {key: value if value.dim() == 0 else value[order] for key, value in joined.items()}
+        joined = {key: _in_order(value, order) for key, value in joined.items()}
         regrouped += split_tensor_dict(joined, window)
     return regrouped
+
+
+def _join(values: list) -> torch.Tensor | list | None:
+    """What TRL can shuffle: rows of a tensor or a list, and what is not of rows."""
+    if torch.is_tensor(values[0]):
+        return torch.cat(values) if values[0].dim() else values[0]
+    return None if values[0] is None else list(chain(*values))
+
+
+def _in_order(value: torch.Tensor | list | None, order: torch.Tensor) -> torch.Tensor | list | None:
+    if torch.is_tensor(value):
+        return value[order] if value.dim() else value
+    return None if value is None else [value[i] for i in order.tolist()]

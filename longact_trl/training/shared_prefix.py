@@ -6,18 +6,20 @@ calls a function in place of the model (`packing/forward.py`). Which micro-batch
 prompt that several of them hold is settled when the first of them comes (`packing/schedule.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType, is_peft_model
 from torch import nn
+from transformers import PretrainedConfig
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from ..packing.attention import SUFFIX
+from ..packing.attention import SUFFIX, usual_attention_in
 from ..packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
 from ..packing.kept import KeptPrefix
 from ..packing.layout import regroup
@@ -50,11 +52,14 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     @property
     def _packs(self) -> bool:
-        return self.model.training and self.model.config.get_text_config()._attn_implementation.endswith(SUFFIX)
+        return self.model.training and _is_packed(self.model.config)
 
     @property
     def _drops(self) -> bool:
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+
+    def _config_of(self, model: nn.Module) -> PretrainedConfig | None:
+        return getattr(self.accelerator.unwrap_model(model), "config", None)
 
     def _observation_of(self, model: nn.Module) -> AbstractContextManager[None]:
         """For a subclass that watches the training passes."""
@@ -65,7 +70,8 @@ class SharedPrefixTrainer(GRPOTrainer):
     def _begin_step(self) -> None:
         self._num_trained = 0  # micro-batches of this optimizer step
         self._turns: list[Turn] = []  # of those to come
-        self._turn: Turn | None = None
+        self._turn: Turn | None = None  # of this one, until its rows are forwarded
+        self._prompts: torch.Tensor | None = None  # its own
         self._scored: dict[bytes, KeptPrefix] = {}  # by the scoring pass, with the weights of this step
 
     def _prepare_inputs(self, generation_batch):
@@ -76,6 +82,8 @@ class SharedPrefixTrainer(GRPOTrainer):
         first = self._step % self.args.steps_per_generation
         if self._buffered_inputs is not before:  # a new generation, which TRL has shuffled
             window = 1 if self.aux_loss_enabled else exchange_window(self.args)
+            if self._num_trained % window:  # steps begin elsewhere since an error has cut one short
+                window = 1
             if not shows_images(inputs):
                 self._buffered_inputs = regroup(self._buffered_inputs, window)
             inputs = self._buffered_inputs[first]
@@ -87,11 +95,18 @@ class SharedPrefixTrainer(GRPOTrainer):
             ids, mask = (torch.cat([batch[name] for batch in batches]) for name in ("prompt_ids", "prompt_mask"))
             sizes = [len(batch["prompt_ids"]) for batch in batches]
             self._turns = self._take_turns(*prompts_to_share(ids, mask, inputs), sizes, training=True)
-        self._turn = self._turns.pop(0)
+        self._turn, self._prompts = self._turns.pop(0), inputs["prompt_ids"]
         return inputs
 
     def training_step(self, *args, **kwargs):
-        loss = super().training_step(*args, **kwargs)
+        with self._chunks_after(self.compute_loss):
+            loss = super().training_step(*args, **kwargs)
+        if self._turn is not None and self._turn.kept:
+            raise ValueError(
+                f"{type(self).__name__} has not forwarded the rows of a micro-batch as they came, and other "
+                "micro-batches share their prompt's forward pass. Write `shared_prefix: 'off'`, or leave rows out by "
+                "advantages of zero."
+            )
         self._num_trained += 1
         if self.accelerator.sync_gradients:
             self._begin_step()
@@ -118,19 +133,25 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     # A pass
 
+    def _generate_single_turn(self, *args, **kwargs):
+        with usual_attention_in(self.model.config):  # by whose name transformers' batches look up another
+            return super()._generate_single_turn(*args, **kwargs)
+
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
     ):
         called = model
-        if self._packs:
-            P, B = input_ids.size(1) - logits_to_keep, len(input_ids)
-            if torch.is_grad_enabled():
-                turns = iter([self._turn])
-            else:
-                size = batch_size or B
+        P, B = input_ids.size(1) - logits_to_keep, len(input_ids)
+        size = batch_size or B
+        turns = None
+        if self._packs and _is_packed(self._config_of(model)):  # not another model, which a subclass may ask
+            if not torch.is_grad_enabled():
                 sizes = [min(size, B - start) for start in range(0, B, size)]
                 prompts = prompts_to_share(input_ids[:, :P], attention_mask[:, :P], kwargs)
                 turns = iter(self._score_turns(model, *prompts, sizes))
+            elif self._turn is not None and size >= B and torch.equal(input_ids[:, :P], self._prompts):
+                turns, self._turn = iter([self._turn]), None  # a second pass over the rows shares nothing
+        if turns is not None:
 
             def called(**inputs):
                 turn = next(turns)
@@ -145,7 +166,9 @@ class SharedPrefixTrainer(GRPOTrainer):
     def _score_turns(self, model, prompt_ids, prompt_mask, sizes) -> list[Turn]:
         turns = self._take_turns(prompt_ids, prompt_mask, sizes, training=False)
         kept = {prefix.number: prefix for turn in turns for prefix in turn.kept.values()}
-        is_reference = model is self.ref_model or (is_peft_model(self.model) and self.beta != 0)  # or may be
+        is_reference = self._config_of(model) is not self.model.config
+        if is_peft_model(self.model):
+            is_reference |= self.beta != 0 or _adapters_are_off(self.model)  # the former: or may be
         if not is_reference and not self._drops and (len(kept) == 1 or self.args.prefix_offload):
             # Those of more prompts would fill the device. They are kept anew, one after the other.
             self._scored = {key_of(prefix.ids): prefix for prefix in kept.values()}
@@ -153,12 +176,24 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     # Chunks
 
-    def compute_loss(self, model, inputs, *args, **kwargs):
+    @contextmanager
+    def _chunks_after(self, compute_loss: Callable[..., torch.Tensor]) -> Iterator[None]:
+        """Their passes come after the whole loss, whatever a subclass has made of TRL's: its scale is theirs, too."""
+        own = vars(self).get("compute_loss")
+        self.compute_loss = partial(self._loss_and_chunks, compute_loss)
+        try:
+            yield
+        finally:
+            del self.compute_loss
+            if own is not None:
+                self.compute_loss = own
+
+    def _loss_and_chunks(self, compute_loss, model, inputs, *args, **kwargs) -> torch.Tensor:
         after = self._turn.after if self._packs and self._turn is not None else []
         if not after:
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            return compute_loss(model, inputs, *args, **kwargs)
         with self.accelerator.no_sync(model) if self.accelerator.sync_gradients else nullcontext():
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            loss = compute_loss(model, inputs, *args, **kwargs)
             self._backward_only(loss)
             for stretch in after[:-1]:
                 self._backward_only(self._rerun(model, stretch))
@@ -190,6 +225,14 @@ def _within_accumulation(accelerator) -> Iterator[None]:
         yield
     finally:
         state._set_sync_gradients(before)
+
+
+def _is_packed(config: PretrainedConfig | None) -> bool:
+    return config is not None and (config.get_text_config()._attn_implementation or "").endswith(SUFFIX)
+
+
+def _adapters_are_off(model: nn.Module) -> bool:
+    return any(getattr(module, "disable_adapters", False) for module in model.modules())
 
 
 def shows_images(inputs: dict[str, Any]) -> bool:

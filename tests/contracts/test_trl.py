@@ -13,6 +13,7 @@ CONTRACTS = [
     Contract("trl.GRPOTrainer._prepare_inputs", "(generation_batch)", "masks are refreshed when a micro-batch is ready; rows of one prompt are brought together"),
     Contract("trl.GRPOTrainer._generate_and_score_completions", "(inputs)", "the scoring pass on which masks are measured; Clip-Cov and KL-Cov select there"),
     Contract("trl.GRPOTrainer._generate", "(prompts)", "dynamic sampling exchanges groups between it and scoring"),
+    Contract("trl.GRPOTrainer._generate_single_turn", "(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)", "generation has the model's own attention function"),
     Contract("trl.GRPOTrainer._calculate_rewards", "(inputs, prompts, completions, completion_ids_list)", "a batch's rewards are asked once; the watchdog runs around it"),
     Contract("trl.GRPOTrainer._get_per_token_logps_and_entropies", "(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, pixel_values, image_grid_thw, num_images, pixel_attention_mask, spatial_shapes, num_tiles, image_sizes, token_type_ids, mm_token_type_ids, image_position_ids)", "every forward pass of policy and reference: observed, packed"),
     Contract("trl.GRPOTrainer._compute_loss", "reads _get_per_token_logps_and_entropies( ... inputs[\"advantages\"]", "advantages are read after the forward pass, which reweights them"),

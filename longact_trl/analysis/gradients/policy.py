@@ -111,7 +111,8 @@ class MeasuringTrainer(LongActTrainer):
                 if backward and self._packs:
                     sizes = [len(group["prompt_ids"])]
                     (self._turn,) = self._take_turns(group["prompt_ids"], group["prompt_mask"], sizes, training=True)
-                loss = self.compute_loss(self.model, group)
+                    self._prompts = group["prompt_ids"]
+                loss = self._loss_and_chunks(self.compute_loss, self.model, group)
                 if backward:
                     loss.backward()
             total += loss.item()
