@@ -61,6 +61,11 @@ def text_decoder(model: nn.Module) -> nn.Module:
     return decoder if decoder is model else text_decoder(decoder)  # Florence's has an encoder beside its own
 
 
+def is_custom(module: nn.Module) -> bool:
+    """Whether a module is of no class of transformers, nor made from one."""
+    return not any(base.__module__.startswith("transformers.") for base in type(module).__mro__)
+
+
 def _modules_of_others(decoder: nn.Module) -> set[nn.Module]:
     """Modules inside a decoder that read something else than tokens: images, sound."""
     parts = (m for m in decoder.modules() if hasattr(m, "config") and m is not decoder)

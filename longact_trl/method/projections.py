@@ -19,7 +19,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from .attention_layers import attention_layers
+from .attention_layers import attention_layers, is_custom
 from .attention_table import FUSED, GATED, HEAD_DIMS, NO_QUERIES, OUTPUTS, SEPARATE
 from .tied_weights import check_tied_to_nothing_else
 
@@ -143,13 +143,12 @@ def _projections_of(name: str, attention: nn.Module) -> Iterator[Projection]:
     if "kv_b_proj" in children:
         yield from _latent(name, attention, children)
         return
-    known = any(base.__module__.startswith("transformers.") for base in type(attention).__mro__)
     for child, module in children.items():
         layout = next((FUSED[key] for key in (*((c, child) for c in classes), child) if key in FUSED), None)
-        if layout and not known and not any((c, child) in FUSED for c in classes):
+        if layout and is_custom(attention) and not any((c, child) in FUSED for c in classes):
             raise ValueError(
-                f"LongAct needs the rows of W_Q and W_K, but {name}.{child} ({classes[0]}) makes Q, K and V in one "
-                "matrix, and how custom code lays them out is not known. CONTRIBUTING.md says how a family is added."
+                f"{name}.{child} ({classes[0]}) makes Q, K and V, and how custom code lays them out is not known. "
+                "CONTRIBUTING.md says how a family is added."
             )
         if layout and (hasattr(module, "weight") or hasattr(module, "base_layer")):
             yield from _fused(f"{name}.{child}", attention, module, children, layout)
@@ -182,13 +181,18 @@ def _separate(
     others = [n for n, m in children.items() if hasattr(m, "out_features") and n not in (*names, *OUTPUTS)]
     if key is None and others:  # else K is another layer's
         raise ValueError(
-            f"LongAct needs the rows of W_Q and W_K, but {name} ({classes[0]}) has no {names[1]}, and it is not known "
-            f"whether {', '.join(others)} makes keys. CONTRIBUTING.md says how a family is added."
+            f"{name} ({classes[0]}) has no {names[1]}, and whether {' or '.join(others)} makes keys is not known. "
+            "CONTRIBUTING.md says how a family is added."
         )
     makes_value = key is not None and not any(n.startswith(names[2]) for n in children)
     value_dim = num_rows(value) * head_dim // num_rows(key) if value is not None and key is not None else head_dim
     heads, stride = num_rows(query) // head_dim, head_dim
-    output = _output(children)
+    output, config = _output(children), getattr(attention, "config", None)
+    if output is None and is_custom(attention) and heads != getattr(config, "num_attention_heads", None):
+        raise ValueError(
+            f"{name}.{names[0]} has {num_rows(query)} rows, and none of {', '.join(OUTPUTS)} tells how many of them "
+            "are Q's. CONTRIBUTING.md says how a family is added."
+        )
     if output is not None and (expected := _num_columns(output) // value_dim) != heads:
         if heads != 2 * expected or not set(classes) & GATED:
             raise ValueError(

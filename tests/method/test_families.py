@@ -100,7 +100,8 @@ class OwnAttention(nn.Module):
     "attention, message",
     [
         (OwnAttention(query_key_value=48, dense=16), "0.query_key_value .*how custom code lays them out is not known"),
-        (OwnAttention(query=16, key_value=32, dense=16), "0 .*has no key, and .* whether key_value makes keys"),
+        (OwnAttention(query=16, key_value=32, dense=16), "0 .*has no key, and whether key_value makes keys"),
+        (OwnAttention(q_proj=32, k_proj=16, v_proj=16, wo=16), "0.q_proj has 32 rows, and none of .* are Q's"),
     ],
 )
 def test_what_names_alone_do_not_tell_is_refused_in_custom_code(attention, message):
