@@ -232,7 +232,9 @@ def _is_packed(config: PretrainedConfig | None) -> bool:
 
 
 def _adapters_are_off(model: nn.Module) -> bool:
-    return any(getattr(module, "disable_adapters", False) for module in model.modules())
+    from peft.tuners.tuners_utils import BaseTunerLayer  # where there is an adapter, there is PEFT
+
+    return any(isinstance(module, BaseTunerLayer) and module.disable_adapters for module in model.modules())
 
 
 def shows_images(inputs: dict[str, Any]) -> bool:

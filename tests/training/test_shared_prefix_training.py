@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -152,6 +153,9 @@ def test_passes_are_shared_and_groups_stay_together(tmp_path, tiny_model, packed
         assert len(layout.groups) == 1 and len(layout.groups[0].segments) == 4
 
 
+LORA = LoraConfig(target_modules=["q_proj", "k_proj"], r=2, lora_dropout=0.0)
+
+
 class Tokens(TrainerCallback):
     """Counts what the model forwards in an optimizer step while it is trained, without and with gradient."""
 
@@ -175,6 +179,7 @@ class Tokens(TrainerCallback):
     "num_prompts, settings",
     [
         (1, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}),
+        (1, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8, "peft_config": LORA}),
         (1, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "prefix_chunk_size": 5}),
         (2, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}),
         (2, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8, "prefix_offload": True}),
