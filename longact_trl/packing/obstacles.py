@@ -25,8 +25,26 @@ NGRAMS = ("qwen4_exp_text",)
 """Types of models that embed a token together with those before it in the packed row."""
 LOOPS = ("hrm_text", "diffllama", "zamba2")
 """Types of models whose layers attend several times a forward, each time with a K or V of its own."""
+OTHER_HEADS = ("classifier_", "summary_")
+"""What begins so is dropped in heads that no language model has."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
+
+
+def dropouts(config: PretrainedConfig) -> dict[str, float]:
+    """
+    What a model drops at random by its configuration: many call the function and have no `nn.Dropout`.
+
+    Args:
+        config (`PretrainedConfig`):
+            The decoder's configuration.
+
+    Returns:
+        `dict[str, float]`: Shares above zero by field, without those of heads for other tasks.
+    """
+    named = {name: value for name, value in config.to_dict().items() if "drop" in name}
+    shares = {name: value for name, value in named.items() if isinstance(value, float) and value > 0}
+    return {name: value for name, value in shares.items() if not name.startswith(OTHER_HEADS)}
 
 
 def shares_prefixes(config: PretrainedConfig, args: GRPOConfig, model: nn.Module | None = None) -> bool:
@@ -131,11 +149,9 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
         )
     if getattr(config, "router_jitter_noise", None):
         return f"{type(config).__name__} has `router_jitter_noise`, which other rows would draw otherwise."
-    if getattr(config, "attention_dropout", None):
-        return (
-            f"{type(config).__name__} has `attention_dropout`={config.attention_dropout}, which packed attention does "
-            "not compute."
-        )
+    for name, share in dropouts(config).items():
+        if name.startswith("att"):
+            return f"{type(config).__name__} has `{name}`={share}, which packed attention does not compute."
     requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
     soft_cap = getattr(config, "attn_logit_softcapping", None)
     if requested == "eager" and model_class._supports_sdpa and not soft_cap:  # which SDPA would leave out

@@ -23,7 +23,7 @@ from ..packing.attention import SUFFIX, usual_attention_in
 from ..packing.forward import forward_once, forward_stretch, keep_prefixes, packed_attention_in
 from ..packing.kept import KeptPrefix
 from ..packing.layout import regroup
-from ..packing.obstacles import check_shared_prefix, shares_prefixes
+from ..packing.obstacles import check_shared_prefix, dropouts, shares_prefixes
 from ..packing.schedule import Turn, key_of, take_turns
 
 
@@ -56,7 +56,8 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     @property
     def _drops(self) -> bool:
-        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+        modules = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+        return modules or bool(dropouts(self.model.config.get_text_config()))
 
     def _config_of(self, model: nn.Module) -> PretrainedConfig | None:
         return getattr(self.accelerator.unwrap_model(model), "config", None)

@@ -21,12 +21,14 @@ from transformers import (
     Qwen3Config,
     Qwen3MoeConfig,
     Qwen4ExpConfig,
+    Starcoder2Config,
     Zamba2Config,
 )
 
-from helpers.trainers import make_args, make_prompts, spread_reward
+from helpers.models import make_model
+from helpers.trainers import make_args, make_prompts, make_trainer, spread_reward
 from longact_trl import LongActConfig, LongActTrainer
-from longact_trl.packing.obstacles import check_shared_prefix, shares_prefixes
+from longact_trl.packing.obstacles import check_shared_prefix, dropouts, shares_prefixes
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,17 @@ def test_what_it_refuses(tmp_path, config, settings, message):
         check_shared_prefix(config, on)
     check_shared_prefix(config, auto)
     assert not shares_prefixes(config, auto)
+
+
+def test_what_a_model_drops_by_calling_the_function(tmp_path):
+    """Its prefixes then run again with what they drew, as behind `nn.Dropout`."""
+    config = Starcoder2Config(residual_dropout=0.1, embedding_dropout=0.2, classifier_dropout_prob=0.3)
+    assert dropouts(config) == {"residual_dropout": 0.1, "embedding_dropout": 0.2}
+    assert not dropouts(LlamaConfig())
+    model = make_model()
+    assert not make_trainer(tmp_path, model)._drops
+    model.config.residual_dropout = 0.1
+    assert make_trainer(tmp_path, model)._drops
 
 
 @pytest.mark.parametrize(
