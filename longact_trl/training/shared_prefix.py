@@ -38,6 +38,10 @@ class SharedPrefixTrainer(GRPOTrainer):
     an optimizer step. Evaluation and generation are GRPOTrainer's, to the bit.
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._begin_step()  # a loss may be asked for without `train()`
+
     def train(self, *args, **kwargs):
         self._begin_step()
         check_shared_prefix(self.model.config, self.args, self.model)
