@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """
     What the imports have made stays until the end: no garbage collection looks through it again. Each run begins and
-    ends with full ones, which took half of the suite's time.
+    ends with full ones, which would take longer than the small runs themselves.
     """
     gc.freeze()
 

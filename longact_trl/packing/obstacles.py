@@ -141,7 +141,8 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
     if biases := [name for name in INPUT_BIASES if recurs and getattr(config, name, False)]:
         return f"{type(config).__name__} has `{biases[0]}`, by which recurrent layers start from a row's padding."
     if getattr(config, "use_bidirectional_attention", None) in (True, "all") or not getattr(config, "is_causal", True):
-        return f"{type(config).__name__} lets tokens attend to later ones (`use_bidirectional_attention`)."
+        settings = "`use_bidirectional_attention`, or `is_causal: false`"
+        return f"{type(config).__name__} lets tokens attend to later ones ({settings})."
     if types := sorted(_rope_types(config) & ROPE_BY_LENGTH):
         return (
             f"{type(config).__name__} has rotary positions of type {types[0]!r}, whose frequencies depend on the "

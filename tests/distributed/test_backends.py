@@ -90,6 +90,10 @@ def test_prompts_that_stay_degenerate_are_told(printed_by):
     assert "groups still have the same answer reward throughout" in printed_by("ddp")
 
 
+def test_a_checkpoint_that_a_kill_has_left_unfinished_is_told(printed_by):
+    assert "checkpoint-4: it was not written to its end" in printed_by("zero3")
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("backend", ["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"])
 def test_gradients_over_rows_and_chunks(backend, tiny_model, tmp_path):

@@ -1,5 +1,5 @@
 """
-Scripts, each in a process forked from one that has imported TRL: the imports take 12 seconds of CPU, most of a start.
+Scripts, each in a process forked from one that has imported TRL: the imports are most of a start.
 
     python -m helpers.forking    # waits for what `run_forked` asks for
 """
