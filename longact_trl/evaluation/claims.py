@@ -16,12 +16,13 @@ from pathlib import Path
 
 from .._version import __version__
 from ..settings.installed import VLLM, installed
+from ..settings.whole_files import write_json
 from .backends import Model
 from .benchmarks import BENCHMARKS, Unit
 from .chat_template import DAY
 from .config import EvaluationConfig
 from .model_folders import digest_of
-from .results import JOURNALS, SAMPLES, write_json
+from .results import JOURNALS, SAMPLES
 
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """`longact report`: the paper's Tables 1-7 from results: ours with intervals, the paper's figures, and differences."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from ..settings.whole_files import write_whole
 from .benchmarks import BENCHMARKS
 from .report_picture import write_picture
 from .statistics import Interval
@@ -146,6 +146,6 @@ def report_results(paths: Sequence[str], output: str | None) -> None:
     text = markdown(evaluations)
     print(text)
     if output:
-        Path(f"{output}.md").write_text(text, encoding="utf-8")
+        write_whole(f"{output}.md", text)
         write_picture(evaluations, f"{output}.png")
         print(f"Written: {output}.md, {output}.png")

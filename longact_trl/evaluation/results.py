@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import subprocess
 from collections import defaultdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..rewards.answers import short_repr
 from ..settings.installed import VLLM, installed
+from ..settings.whole_files import write_whole
 from .benchmarks import BENCHMARKS, RENAMED
 
 
@@ -93,25 +93,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
 def write_samples(path: Path, rows: Iterable[Mapping]) -> None:
     """Write a JSONL file whole or not at all."""
     write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside `path` and rename it, so that a crash leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.writing")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
 
 
 def read_samples(path: Path) -> list[dict]:

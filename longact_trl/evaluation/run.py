@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from accelerate.utils import broadcast_object_list
 
 from ..rewards.tags import THINK
+from ..settings.whole_files import write_json
 from .backends import Model
 from .benchmarks import BENCHMARKS, Unit
 from .chat_template import DAY
@@ -25,7 +26,6 @@ from .results import (
     scores_of,
     summary_of,
     versions,
-    write_json,
     write_samples,
 )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..settings.whole_files import write_whole
 from .content import page_of
 from .run_files import read_run
 
@@ -38,8 +39,7 @@ def write_run_page(
     with console.status("Reading the runs"):
         read = [read_run(run, max_rollouts // len(runs)) for run in runs]
         file = Path(output or Path(runs[0]) / "page.html")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page_of(read), encoding="utf-8")
+        write_whole(file, page_of(read))
     for run in read:
         shown = sum(map(len, [*run.rollouts.values(), *run.thrown_away.values()]))
         console.print(

@@ -30,10 +30,10 @@ def configuration_of(folder: Path, checkpoints: list[Path]) -> dict[str, dict]:
     """
     places = (folder, *reversed(checkpoints))
     config = next((file for place in places if (file := place / "config.json").is_file()), None)
-    model = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    model = _content(config)
     found = {"run": {"folder": str(folder)}, "settings": {}, "model": model, "versions": {}, "machine": {}}
     if (folder / RUN_FILE).is_file():
-        found |= json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        found |= _content(folder / RUN_FILE)
     else:
         found["settings"] = _settings_of(places)
         found["versions"] = _versions_of(folder / "README.md")
@@ -46,8 +46,16 @@ def configuration_of(folder: Path, checkpoints: list[Path]) -> dict[str, dict]:
 def _settings_of(places: Sequence[Path]) -> dict:
     """What `trainer_state.json` says of the settings: their pickle in `training_args.bin` is not read."""
     file = next((file for place in places if (file := place / TRAINER_STATE_NAME).is_file()), None)
-    state = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    state = _content(file)
     return {name: state[name] for name in OF_THE_STATE if name in state}
+
+
+def _content(file: Path | None) -> dict:
+    """What a JSON file holds: nothing, where there is none or it is just being written."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file else {}
+    except json.JSONDecodeError:
+        return {}
 
 
 def _versions_of(card: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pandas
 import torch
 from pyarrow import parquet
 
-from ..training.checkpoints import TRAINER_STATE_NAME, checkpoints
+from ..training.checkpoints import TRAINER_STATE_NAME, checkpoints, is_complete
 from ..training.completion_tables import THROWN_AWAY, TRAINED, tables
 from ..training.mask_file import has_masks, load_masks
 from .configuration import configuration_of
@@ -60,10 +60,16 @@ def read_run(folder: str | Path, max_rollouts: int) -> RunFiles:
     Raises:
         `ValueError`: If there is nothing of a run in the folder.
     """
-    folder = Path(folder)
-    saved = sorted(checkpoints(folder), key=lambda path: int(path.name.rpartition("-")[2]))
-    states = [file for path in (folder, *reversed(saved)) if (file := path / TRAINER_STATE_NAME).is_file()]
-    log = json.loads(states[0].read_text(encoding="utf-8"))["log_history"] if states else []
+    try:
+        return _read(Path(folder), max_rollouts)
+    except FileNotFoundError:  # a run that goes on removes old checkpoints and tables, perhaps those just listed
+        return _read(Path(folder), max_rollouts)
+
+
+def _read(folder: Path, max_rollouts: int) -> RunFiles:
+    saved = [path for path in reversed(checkpoints(folder)) if is_complete(path)]
+    state = next((path / TRAINER_STATE_NAME for path in (folder, *reversed(saved)) if is_complete(path)), None)
+    log = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state else []
     trained, thrown_away = tables(folder), tables(folder, THROWN_AWAY)
     if not log and not trained:
         raise ValueError(

@@ -1,6 +1,5 @@
 """What `longact study` does and prints."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.table import Table
 from ..check.verdict import CannotCheck
 from ..evaluation.statistics import Interval
 from ..settings.gpus import GPUS, Gpu
+from ..settings.whole_files import write_json, write_whole
 from .execution import claim, commands, execute, is_finished
 from .outcome import Arm, as_json, outcome_of
 from .picture import draw_study
@@ -91,8 +91,8 @@ def write_outcome(study: Study, console: Console) -> None:
     """Print the table, and write `study.json`, `study.md` and `study.png` beside the runs."""
     arms = outcome_of(study)
     folder = Path(study.output_dir)
-    (folder / OUTCOME).write_text(json.dumps(as_json(study, arms), indent=2, ensure_ascii=False), encoding="utf-8")
-    (folder / TABLE).write_text(markdown(study, arms), encoding="utf-8")
+    write_json(folder / OUTCOME, as_json(study, arms))
+    write_whole(folder / TABLE, markdown(study, arms))
     draw_study(study, arms).savefig(folder / PICTURE)
     console.print(table(study, arms))
     console.print(f"Expected: {study.expected.strip()}\nDecides:  {study.decides.strip()}", soft_wrap=True)

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 
+from ..evaluation.claims import read_claim
 from ..evaluation.results import RESULTS
 from ..settings.paths import recipe_root, relative
 from ..settings.recipe_yaml import find_config
+from ..settings.whole_files import write_json
 from .study_file import Run
 
 
@@ -68,7 +70,7 @@ def is_finished(run: Run) -> bool:
     file = run.folder / CLAIM
     if not file.is_file():
         return False
-    there = json.loads(file.read_text(encoding="utf-8"))
+    there = read_claim(file, f"{run.folder}, whose run is made again")
     if there["claim"] != run.claim:
         now = json.loads(json.dumps(run.settings, default=str))
         changed = [
@@ -141,9 +143,7 @@ def claim(run: Run) -> None:
         run (`Run`):
             The run.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    content = {"claim": run.claim, "settings": run.settings}
-    (run.folder / CLAIM).write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
+    write_json(run.folder / CLAIM, {"claim": run.claim, "settings": run.settings})
 
 
 def _run(run: Run, device: str | None) -> None:

@@ -29,12 +29,19 @@ def newest_complete_checkpoint(output_dir: str | Path) -> Path | None:
         `Path` or `None`: `None` if there is no complete checkpoint.
     """
     for folder in checkpoints(output_dir):
-        try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
+        if is_complete(folder):
             return folder
-        except (FileNotFoundError, json.JSONDecodeError):
-            logger.warning(f"Skipping {folder}: it was not written to its end ({TRAINER_STATE_NAME} is missing).")
+        logger.warning(f"Skipping {folder}: it was not written to its end ({TRAINER_STATE_NAME} is missing).")
     return None
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end, with `trainer_state.json` last."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        return True
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:

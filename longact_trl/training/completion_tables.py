@@ -1,5 +1,6 @@
 """Tables of completions, as many as wanted: TRL's, and beside them those that dynamic sampling threw away."""
 
+import os
 from pathlib import Path
 
 import pandas
@@ -9,6 +10,7 @@ from trl import GRPOTrainer
 
 TRAINED, THROWN_AWAY = "completions", "thrown_away"
 """Folders in `output_dir`: what GRPOTrainer writes at each logged step, and what was generated and not trained on."""
+MAGIC = b"PAR1"
 REASON = "reason"
 """The column that says why a completion was thrown away."""
 
@@ -78,10 +80,20 @@ def tables(folder: str | Path, kind: str = TRAINED) -> dict[int, Path]:
             `TRAINED` or `THROWN_AWAY`.
 
     Returns:
-        `dict[int, Path]`: By step, in order.
+        `dict[int, Path]`: By step, in order; without one that is still written, or that a kill has cut off.
     """
-    found = {int(file.stem.rpartition("_")[2]): file for file in Path(folder, kind).glob("completions_*.parquet")}
+    files = filter(is_whole, Path(folder, kind).glob("completions_*.parquet"))
+    found = {int(file.stem.rpartition("_")[2]): file for file in files}
     return dict(sorted(found.items()))
+
+
+def is_whole(file: Path) -> bool:
+    """Whether there is a Parquet file with its end: the format's four letters, which also are its beginning."""
+    if not file.is_file() or file.stat().st_size <= 2 * len(MAGIC):
+        return False
+    with file.open("rb") as content:
+        content.seek(-len(MAGIC), os.SEEK_END)
+        return content.read() == MAGIC
 
 
 def table_file(folder: Path, kind: str, step: int) -> Path:
@@ -92,4 +104,4 @@ def table_file(folder: Path, kind: str, step: int) -> Path:
 def rows_of(folder: Path, step: int) -> int:
     """Rows of a step's tables, without reading them."""
     files = [table_file(folder, kind, step) for kind in (TRAINED, THROWN_AWAY)]
-    return sum(parquet.read_metadata(file).num_rows for file in files if file.is_file())
+    return sum(parquet.read_metadata(file).num_rows for file in files if is_whole(file))

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..pictures.heatmaps import KINDS, kind_of
+from ..settings.whole_files import write_json
 
 
 STATE_DIR = "longact"
@@ -55,7 +56,7 @@ class SavedMasks:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{group}/{name}": t for group, key in GROUPS.items() for name, t in getattr(self, key).items()}
         save_file({**tensors, GENERATOR: self.generator}, folder / TENSORS)
-        (folder / SETTINGS).write_text(json.dumps(self.settings, indent=2))
+        write_json(folder / SETTINGS, self.settings)
 
 
 def has_masks(checkpoint: str | Path) -> bool:

@@ -1,6 +1,5 @@
 """What a run was made with: its configuration, the versions and the machine, beside what it leaves."""
 
-import json
 import platform
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from transformers import PretrainedConfig
 
 from .._version import __version__
 from ..settings.installed import VLLM, installed
+from ..settings.whole_files import write_json
 from .config import LongActConfig
 
 
@@ -31,8 +31,6 @@ def write_run_file(args: LongActConfig, model: PretrainedConfig, processes: int,
         backend (`str`):
             What holds them together, e.g. `"DEEPSPEED"`.
     """
-    file = Path(args.output_dir, RUN_FILE)
-    file.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "settings": args.to_dict(),
         "model": model.to_diff_dict(),
@@ -44,7 +42,7 @@ def write_run_file(args: LongActConfig, model: PretrainedConfig, processes: int,
             "system": platform.platform(),
         },
     }
-    file.write_text(json.dumps(content, indent=2, default=str, ensure_ascii=False), encoding="utf-8")
+    write_json(Path(args.output_dir, RUN_FILE), content)
 
 
 def versions() -> dict[str, str]:

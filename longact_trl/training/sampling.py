@@ -20,6 +20,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
+from ..settings.whole_files import write_json
 from .completion_groups import ANSWER_REWARD, answer_rewards, draw_prompts, reward_statistics, varying_groups
 from .completion_tables import REASON, CompletionTablesTrainer
 from .mask_file import STATE_DIR
@@ -202,9 +203,7 @@ class DynamicSamplingTrainer(CompletionTablesTrainer):
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         if self.args.dynamic_sampling and self.accelerator.is_main_process:
-            folder = Path(output_dir, STATE_DIR)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / SAMPLING_FILE).write_text(json.dumps({"prompts_drawn": self._prompts_drawn}, indent=2))
+            write_json(Path(output_dir, STATE_DIR, SAMPLING_FILE), {"prompts_drawn": self._prompts_drawn})
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -17,8 +17,10 @@ from helpers.run_folder import write_run
 from helpers.trainers import make_trainer, spread_reward
 from longact_trl import answer_reward
 from longact_trl.cli import app
+from longact_trl.page import run_files
 from longact_trl.page.content import page_of
 from longact_trl.page.run_files import read_run, spread_steps
+from longact_trl.training.mask_file import STATE_DIR
 from longact_trl.training.mask_refresh import churn_of
 from longact_trl.training.run_file import RUN_FILE
 
@@ -126,6 +128,33 @@ def test_what_dynamic_sampling_threw_away_is_on_the_page(tmp_path):
     assert all("answer: " in row["why"][0] for group in content["thrown"] for row in group["rows"])
     assert all(group["reason"] is None for group in content["groups"])
     assert len(read_run(tmp_path / "run", 20).rollouts) == 1  # what was thrown away counts
+
+
+def test_what_is_just_being_written_is_left_out(tmp_path):
+    folder = write_run(tmp_path / "run", steps=6)
+    for file in (
+        folder / "checkpoint-6" / "trainer_state.json",
+        folder / "checkpoint-6" / STATE_DIR / "masks.safetensors",
+        folder / "completions" / "completions_00006.parquet",
+        folder / "thrown_away" / "completions_00005.parquet",
+    ):
+        file.write_bytes(file.read_bytes()[:100])
+    for file in (folder / "trainer_state.json", folder / "config.json", folder / RUN_FILE):
+        file.write_text('{"log_history": [{"st')
+    run = read_run(folder, 1000)
+    assert [entry["step"] for entry in run.log] == [1, 2, 3, 4, 5] and list(run.masks) == [2, 4]
+    assert list(run.rollouts) == [1, 2, 3, 4, 5] and list(run.thrown_away) == [1, 2, 3, 4]
+
+
+def test_what_the_run_removes_while_it_is_read_is_not_missed(tmp_path, monkeypatch):
+    folder = write_run(tmp_path / "run", steps=4)
+
+    def removing(*args):  # as `max_logged_completions` does, behind the listing
+        (folder / "completions" / "completions_00001.parquet").unlink(missing_ok=True)
+        return spread_steps(*args)
+
+    monkeypatch.setattr(run_files, "spread_steps", removing)
+    assert list(read_run(folder, 1000).rollouts) == [2, 3, 4]
 
 
 def test_steps_are_spread_over_the_run():

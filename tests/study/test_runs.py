@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from longact_trl.cli import app
 from longact_trl.settings.paths import MODEL
-from longact_trl.study.execution import commands, is_finished
+from longact_trl.study.execution import CLAIM, claim, commands, is_finished
 from longact_trl.study.study_file import STUDIES, read_study
 
 
@@ -89,6 +89,18 @@ def test_every_shipped_study_is_one():
         trained = [run for run in study.runs() if not run.untrained]
         assert all(run.settings["train"]["seed"] == run.seed for run in trained), file
         assert len({run.claim for run in study.runs()}) == len(study.runs()), file  # no arm is another's twin
+
+
+def test_a_file_of_a_run_that_is_cut_off_is_named(write):
+    file = write()
+    massive, _ = read_study(file).runs()
+    claim(massive)
+    assert not is_finished(massive)
+    for content in ("", '{"claim": "', "[]"):
+        (massive.folder / CLAIM).write_text(content)
+        done = CliRunner().invoke(app, ["study", file])
+        message = " ".join(done.output.split())
+        assert done.exit_code == 2 and "run.json" in message and "delete" in message, message
 
 
 def test_killed_three_times_it_ends_with_the_same_numbers_and_a_changed_arm_is_refused(write, tmp_path):

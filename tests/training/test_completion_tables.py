@@ -56,6 +56,20 @@ def test_tables_stay_within_their_bound(tmp_path):
         make_args(tmp_path, max_logged_completions=0)
 
 
+def test_a_table_that_a_kill_has_cut_off_stops_no_later_run(tmp_path):
+    settings = {"log_completions": True, "num_completions_to_print": 0, "max_logged_completions": 12}
+    make_trainer(tmp_path, max_steps=1, **settings).train()
+    whole = tables(tmp_path)[1].read_bytes()
+    for length in (0, 4, 8, len(whole) // 2, len(whole) - 1):
+        for kind in (TRAINED, THROWN_AWAY):
+            file = tmp_path / kind / "completions_00009.parquet"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(whole[:length])
+            assert 9 not in tables(tmp_path, kind)
+    make_trainer(tmp_path, max_steps=3, **settings).train()
+    assert list(tables(tmp_path)) == [1, 2, 3]
+
+
 def test_which_steps_stay():
     rows, most = {}, 0
     for step in range(5, 5005, 5):

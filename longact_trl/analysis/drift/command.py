@@ -1,6 +1,5 @@
 """What `longact drift` does, prints and writes."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import itemgetter
@@ -19,6 +18,7 @@ from ...method.sparsity import check_sparsity_ratio
 from ...models.reading import load_model, load_skeleton, window_of
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of, padded_rows
+from ...settings.whole_files import write_json
 from ..inspect.inspection import inspect_model
 from ..options import check_magnitudes
 from ..texts import read_texts
@@ -121,8 +121,7 @@ def write(summary: dict, drift: Mapping[str, Drift], output: Path) -> None:
         output (`Path`):
             Folder, made where it is missing.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "drift.json").write_text(json.dumps(summary, indent=1))
+    write_json(output / "drift.json", summary)
     tensors = {f"changed/{name}": d.changed for name, d in drift.items()}
     tensors |= {f"update_norm/{name}": d.update_norm for name, d in drift.items()}
     save_file(tensors, output / "drift.safetensors")

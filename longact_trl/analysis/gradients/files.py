@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ...evaluation.claims import changes
-from ...evaluation.results import write_whole
+from ...settings.whole_files import write_json
 from .measurement import Measured, Progress, Step
 from .picture import draw_gradients
 from .policy import Rollouts
@@ -177,7 +177,7 @@ class GradientFiles:
         return summarise(measured, self.claim["sparsity_ratio"])
 
     def _write_numbers(self, summary: dict) -> None:
-        write_whole(self.output / NUMBERS, json.dumps(summary, indent=1))
+        write_json(self.output / NUMBERS, summary)
 
     def _write_tensors(self, measured: Sequence[Measured], others: dict, metadata: dict[str, str] | None) -> None:
         tensors = dict(others)

@@ -1,6 +1,5 @@
 """`longact inspect`: what the activations of a model look like, in numbers, pictures and a page to browse."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ...method.magnitude import Magnitudes
 from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, window_of
 from ...pictures.heatmaps import KINDS, layer_of
+from ...settings.whole_files import write_json
 from ..chosen_projections import choose_projections
 from ..texts import read_texts
 from .activations import SITES, check_site
@@ -84,7 +84,7 @@ def write(
         for name, magnitude in named.items()
     }
     save_file(tensors, output / "magnitudes.safetensors", {"model": inspection.model, "site": inspection.site})
-    (output / "inspect.json").write_text(json.dumps(summary, indent=1))
+    write_json(output / "inspect.json", summary)
 
     layers: dict[str, Magnitudes] = {}
     for name, magnitude in mean.items():

@@ -8,6 +8,7 @@ import torch
 
 from ...method.masks import select_rows
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of, shared_norm
+from ...settings.whole_files import write_whole
 from .activations import SITES
 from .inspection import Inspection
 
@@ -34,7 +35,7 @@ def write_page(inspection: Inspection, summary: dict, output: Path) -> None:
         data[name] = f"data:image/png;base64,{picture}"
     # "</" would end the script element, wherever it comes from: a file's name can hold it.
     text = json.dumps(data).replace("</", "<\\/")
-    (output / "index.html").write_text(TEMPLATE.read_text("utf-8").replace("__DATA__", text), "utf-8")
+    write_whole(output / "index.html", TEMPLATE.read_text("utf-8").replace("__DATA__", text))
 
 
 def page_data(inspection: Inspection, summary: dict) -> dict:

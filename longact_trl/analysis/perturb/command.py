@@ -1,6 +1,5 @@
 """What `longact perturb` does, prints and writes."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from rich.progress import track
 
 from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
+from ...settings.whole_files import write_json, write_whole
 from ..chosen_projections import choose_projections
 from ..options import LONGBENCH_V2, parse_length
 from ..questions import Question, longbench_v2_questions, make_questions
@@ -123,8 +123,7 @@ def write(
     settings: dict, study: LossStudy, questions: Sequence[Question], answers: dict[str, Answers], output: Path
 ) -> None:
     """Write `perturb.json`, `perturb.md` and `perturb.png` into a folder; arguments as in [`summarise`]."""
-    output.mkdir(parents=True, exist_ok=True)
     summary = summarise(settings, study, questions, answers)
-    (output / "perturb.json").write_text(json.dumps(summary, indent=1))
-    (output / "perturb.md").write_text(markdown(summary), "utf-8")
+    write_json(output / "perturb.json", summary)
+    write_whole(output / "perturb.md", markdown(summary))
     draw_study(summary).savefig(output / "perturb.png")
