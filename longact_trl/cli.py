@@ -10,7 +10,7 @@ from .analysis import options
 from .method.sparsity import check_sparsity_ratio
 from .settings.gpus import gpu_named
 from .settings.messages import usage_errors
-from .settings.paths import check_folders, check_here, default_output
+from .settings.paths import check_folders, check_here, output_folder
 from .settings.quiet import quiet
 
 
@@ -112,7 +112,7 @@ def inspect(
 ) -> None:
     """Show the magnitudes of Q, K and V (Eq. 2): heatmaps, concentration, stability, and a page to browse them."""
     site = "rope" if after_rope else "norm" if after_norm else "projection"
-    with usage_errors():
+    with usage_errors(), output_folder(output, "inspect", model) as folder:
         options.refuse_both({"--after-norm": after_norm, "--after-rope": after_rope})
         options.refuse_both({"--text": text, "--benchmark": benchmark})
         options.check_options(model, sparsity_ratio, projections, layers, [length], text or [], layout, benchmark)
@@ -125,7 +125,7 @@ def inspect(
 
             inspect_gradients(
                 model,
-                output or default_output("inspect", model),
+                folder,
                 config=config,
                 length=length,
                 num_prompts=num_prompts,
@@ -138,7 +138,7 @@ def inspect(
 
         inspect_activations(
             model,
-            output or default_output("inspect", model),
+            folder,
             files=text or [],
             benchmark=benchmark,
             length=length,
@@ -181,14 +181,14 @@ def perturb(
     output: Annotated[Path | None, typer.Option(help="Default: runs/perturb/<model>.", show_default=False)] = None,
 ) -> None:
     """Clamp the top, bottom or random channels of each head, and see what is lost: accuracy, loss, repetition."""
-    with usage_errors():
+    with usage_errors(), output_folder(output, "perturb", model) as folder:
         options.check_options(model, sparsity_ratio, projections, None, [length, text_length], text or [])
         options.check_perturb(task, num_prompts, case, longbench_v2_data, reasoning_tokens, temperature, clamp, engine)
         from .analysis.perturb.command import perturb_channels
 
         perturb_channels(
             model,
-            output or default_output("perturb", model),
+            folder,
             task=task,
             length=length,
             num_prompts=num_prompts,
@@ -224,7 +224,7 @@ def drift(
     output: Annotated[Path | None, typer.Option(help="Default: runs/drift/<trained>.", show_default=False)] = None,
 ) -> None:
     """Show which rows of W_Q and W_K training moved, against what its masks allowed. Exit code 3: against them."""
-    with usage_errors():
+    with usage_errors(), output_folder(output, "drift", trained) as folder:
         check_here("BASE", base)
         check_here("TRAINED", trained)
         if sparsity_ratio is not None:
@@ -235,7 +235,7 @@ def drift(
         code = compare_weights(
             base,
             trained,
-            output or default_output("drift", trained),
+            folder,
             sparsity_ratio=sparsity_ratio,
             magnitudes=magnitudes,
             weights_only=weights_only,

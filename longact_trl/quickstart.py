@@ -25,9 +25,10 @@ from .analysis.run_picture import Run, draw_run, load_run
 from .data.tiny_tasks import HELD_OUT_SEED, NUM_HELD_OUT, make_dataset
 from .evaluation.held_out import accuracy_by_task, answers_right
 from .evaluation.statistics import Interval, paired_difference
-from .settings.paths import CONFIG, MODEL, free_folder, recipe_root, relative
+from .settings.paths import CONFIG, MODEL, new_folder, recipe_root, relative
 from .settings.quiet import quiet
 from .settings.recipe_yaml import read_config
+from .settings.whole_files import whole_file
 
 
 PICTURE = "quickstart.png"
@@ -40,7 +41,11 @@ def quick_start() -> None:
     console = Console()
     root = recipe_root()
     config = read_config(root / "recipes" / CONFIG)
-    output_dir = free_folder(config["output_dir"])
+    with new_folder(config["output_dir"]) as output_dir:
+        train_between_measurements(console, root, config, output_dir)
+
+
+def train_between_measurements(console: Console, root: Path, config: dict, output_dir: Path) -> None:
     command = training_command(root, output_dir)
     console.print(introduction(config, output_dir, command))
 
@@ -60,7 +65,8 @@ def quick_start() -> None:
     run = load_run(output_dir)
     by_task = accuracy_by_task(before, tasks), accuracy_by_task(after, tasks)
     picture = output_dir / PICTURE
-    draw_run(run, *by_task).savefig(picture)
+    with whole_file(picture) as scratch:
+        draw_run(run, *by_task).savefig(scratch)
     console.print(accuracy_table(*by_task, paired_difference(before, after)))
     console.print(f"With greedy decoding {gain_line(greedy_before, greedy_after)}")
     console.print(summary(run, output_dir, picture, time.perf_counter() - start))

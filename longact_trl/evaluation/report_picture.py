@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..settings.whole_files import whole_file
 from .tables import Evaluation, column_title, paper_tables, rows_of, tables_for
 
 
@@ -75,4 +76,5 @@ def draw_report(evaluations: Sequence[Evaluation]) -> "Figure":
 
 def write_picture(evaluations: Sequence[Evaluation], path: str) -> None:
     """Draw the report into a file whose ending says the format."""
-    draw_report(evaluations).savefig(path)
+    with whole_file(path) as scratch:
+        draw_report(evaluations).savefig(scratch)

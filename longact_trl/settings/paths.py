@@ -1,6 +1,8 @@
 """Where recipes lie, and where runs go."""
 
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 
@@ -39,9 +41,26 @@ def free_folder(output_dir: str | Path) -> Path:
     return folder
 
 
-def default_output(command: str, model: str) -> Path:
-    """Where a command writes what it found of a model: a folder that no earlier one has used."""
-    return free_folder(Path("runs", command, Path(model).name))
+@contextmanager
+def new_folder(output_dir: str | Path) -> Iterator[Path]:
+    """[`free_folder`], made at once: what is started at the same time takes another. Gone if it stays empty."""
+    while True:
+        folder = free_folder(output_dir)
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # another process was faster
+            continue
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # it holds something
+            os.removedirs(folder)
+
+
+def output_folder(output: Path | None, command: str, model: str) -> AbstractContextManager[Path]:
+    """Where a command writes what it found of a model: `output`, or a folder that no earlier one has used."""
+    return nullcontext(output) if output else new_folder(Path("runs", command, Path(model).name))
 
 
 def relative(path: Path) -> str:

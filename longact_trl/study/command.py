@@ -10,7 +10,7 @@ from rich.table import Table
 from ..check.verdict import CannotCheck
 from ..evaluation.statistics import Interval
 from ..settings.gpus import GPUS, Gpu
-from ..settings.whole_files import write_json, write_whole
+from ..settings.whole_files import whole_file, write_json, write_whole
 from .execution import claim, commands, execute, is_finished
 from .outcome import Arm, as_json, outcome_of
 from .picture import draw_study
@@ -93,7 +93,8 @@ def write_outcome(study: Study, console: Console) -> None:
     folder = Path(study.output_dir)
     write_json(folder / OUTCOME, as_json(study, arms))
     write_whole(folder / TABLE, markdown(study, arms))
-    draw_study(study, arms).savefig(folder / PICTURE)
+    with whole_file(folder / PICTURE) as scratch:
+        draw_study(study, arms).savefig(scratch)
     console.print(table(study, arms))
     console.print(f"Expected: {study.expected.strip()}\nDecides:  {study.decides.strip()}", soft_wrap=True)
     console.print(f"Table, numbers and picture: {folder}/study.{{md,json,png}}", soft_wrap=True, highlight=False)

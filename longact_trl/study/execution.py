@@ -14,7 +14,7 @@ from queue import Queue
 from ..evaluation.claims import read_claim
 from ..evaluation.results import RESULTS
 from ..settings.paths import recipe_root, relative
-from ..settings.recipe_yaml import find_config
+from ..settings.recipe_yaml import find_config, read_config
 from ..settings.whole_files import write_json
 from .study_file import Run
 
@@ -22,15 +22,13 @@ from .study_file import Run
 CLAIM, LOG, TRAINED, LOCK = "run.json", "log.txt", "trained", "lock"
 
 
-def commands(run: Run, beside_others: bool = False) -> list[list[str]]:
+def commands(run: Run) -> list[list[str]]:
     """
     What trains and evaluates a run: the commands that a user would type.
 
     Args:
         run (`Run`):
             The run.
-        beside_others (`bool`, *optional*, defaults to `False`):
-            Whether other runs go on on the same machine, so that accelerate has to look for a free port.
 
     Returns:
         `list[list[str]]`: Arguments of the commands, evaluation last. All go on where they were stopped.
@@ -48,7 +46,8 @@ def commands(run: Run, beside_others: bool = False) -> list[list[str]]:
     recipe, config = root / "recipes" / train.pop("recipe"), train.pop("config")
     arguments = {**train, "seed": run.seed, "output_dir": run.folder / "model", "resume_from_checkpoint": "auto"}
     training = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", relative(launch)]
-    training += ["--main_process_port", "0"] * beside_others
+    if int(read_config(launch).get("num_machines", 1)) == 1:
+        training += ["--main_process_port", "0"]  # a free one: another run may start beside this one
     training += [relative(recipe), "--config", config, *as_options(arguments)]
     return [training, evaluation]
 
@@ -147,7 +146,7 @@ def claim(run: Run) -> None:
 
 
 def _run(run: Run, device: str | None) -> None:
-    claim(run)
+    run.folder.mkdir(parents=True, exist_ok=True)
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})
     with (run.folder / LOG).open("a", encoding="utf-8") as log, (run.folder / LOCK).open("w") as lock:
         try:
@@ -158,7 +157,10 @@ def _run(run: Run, device: str | None) -> None:
                 f"{run.arm}, seed {run.seed} still runs, started by another `longact study`, maybe a killed one. "
                 "Wait for it, or stop its process."
             ) from error
-        *training, evaluation = commands(run, beside_others=device is not None)
+        if is_finished(run):  # by another, since this one looked; or refused, if that one's settings are others
+            return
+        claim(run)
+        *training, evaluation = commands(run)
         trained = run.folder / TRAINED
         for command in [evaluation] if trained.exists() else [*training, evaluation]:
             log.write(f"$ {shlex.join(command)}\n")

@@ -8,7 +8,8 @@ from .execution import LOCK, commands
 from .study_file import Run, Study
 
 
-PORT = 29500
+PORT = "$((29500 + SLURM_JOB_ID % 1000))"
+"""Of the job's own, where two share a node; below those that Linux gives to whoever asks for any."""
 BUSY = "this run still runs, started by another job or another longact study"
 
 

@@ -9,6 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from .._version import __version__
 from ..pictures.reward_curve import draw_rewards
+from ..settings.whole_files import whole_file
 from .mask_refresh import MaskRefreshCallback
 
 
@@ -86,7 +87,8 @@ def add_reward_curve(card_file: Path, log_history: list[dict]) -> None:
     """
     figure = draw_rewards(log_history)
     if figure is not None:
-        figure.savefig(card_file.with_name(PICTURE))
+        with whole_file(card_file.with_name(PICTURE)) as scratch:
+            figure.savefig(scratch)
         card = ModelCard.load(card_file)
         _insert(card, f"![Mean reward of each step]({PICTURE})\n\n")
         card.save(card_file)

@@ -69,6 +69,7 @@ def test_lines_for_slurm_claim_their_folders(table_5):
     words = shlex.split(sbatch_line(run, 8))
     assert words[:7] == ["sbatch", "--job-name", "8b_min-42", "--nodes", "1", "--gpus-per-node", "8"]
     assert "recipes/grpo_longact.py" in words[-1] and "recipes/evaluate.py" in words[-1] and "srun" not in words[-1]
+    assert "--main_process_port 0 " in words[-1]  # jobs that share a node start at the same moment
     done = CliRunner().invoke(app, ["study", "table_5.yaml", "--sbatch", "8", "--output", table_5.output_dir])
     assert done.exit_code == 0 and done.output.count("sbatch --job-name") == len(table_5.runs())
     assert all((run.folder / CLAIM).is_file() for run in table_5.runs())
@@ -90,7 +91,7 @@ def test_a_line_for_several_nodes_starts_a_launcher_on_each(tmp_path):
     script += words[-1].replace(sys.executable, "echo")
     run.folder.mkdir(parents=True)
     job = {"args": ["bash", "-c", script], "capture_output": True, "text": True}
-    job["env"] = {"SLURM_JOB_NODELIST": "n", "PATH": os.environ["PATH"]}
+    job["env"] = {"SLURM_JOB_NODELIST": "n", "SLURM_JOB_ID": "8128977", "PATH": os.environ["PATH"]}
     with (run.folder / LOCK).open("w") as lock:  # another `longact study` is at it
         fcntl.flock(lock, fcntl.LOCK_EX)
         refused = subprocess.run(**job)
@@ -99,5 +100,5 @@ def test_a_line_for_several_nodes_starts_a_launcher_on_each(tmp_path):
     assert done.returncode == 0, done.stderr
     training, evaluation = done.stdout.splitlines()
     assert training.startswith("-m accelerate.commands.launch --machine_rank 3 --main_process_ip node7")
-    assert "--config_file" in training and "--main_process_port 29500" in training
+    assert "--config_file" in training and "--main_process_port 30477" in training
     assert evaluation.startswith("once: --nodes 1 --ntasks 1") and "evaluate.py" in evaluation

@@ -1,5 +1,7 @@
 """A study of two arms, run for real: killed and continued, never repeated, and refused where an arm was changed."""
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -12,9 +14,11 @@ import yaml
 from typer.testing import CliRunner
 
 from longact_trl.cli import app
+from longact_trl.evaluation.results import RESULTS
 from longact_trl.settings.paths import MODEL
-from longact_trl.study.execution import CLAIM, claim, commands, is_finished
-from longact_trl.study.study_file import STUDIES, read_study
+from longact_trl.settings.whole_files import write_json
+from longact_trl.study.execution import CLAIM, LOCK, LOG, claim, commands, execute, is_finished
+from longact_trl.study.study_file import STUDIES, Run, read_study
 
 
 SMALL = {
@@ -101,6 +105,36 @@ def test_a_file_of_a_run_that_is_cut_off_is_named(write):
         done = CliRunner().invoke(app, ["study", file])
         message = " ".join(done.output.split())
         assert done.exit_code == 2 and "run.json" in message and "delete" in message, message
+
+
+@pytest.mark.parametrize(
+    ("arms", "is_at_it", "has_results", "message"),
+    [
+        ({"massive": {"strategy": "min"}, "dense": {}}, True, False, "massive, seed 0 still runs, started by another"),
+        ({"massive": {"strategy": "min"}, "dense": {}}, False, True, r"made with other settings \(train.strategy\)"),
+        (SMALL["arms"], False, True, None),
+    ],
+    ids=["goes on", "was another", "is finished"],
+)
+def test_of_two_that_start_together_one_takes_a_run(write, arms, is_at_it, has_results, message):
+    """The other has looked whether the run is finished, and is then overtaken."""
+    runs = read_study(write()).runs()[:1]
+    overtaking = read_study(write(arms=arms)).runs()[0]
+    assert overtaking.folder == runs[0].folder
+    overtaking.folder.mkdir(parents=True)
+    with (overtaking.folder / LOCK).open("w") as lock:
+
+        def overtake(run: Run, what: str) -> None:
+            if what == "runs":
+                fcntl.flock(lock, fcntl.LOCK_EX if is_at_it else fcntl.LOCK_UN)
+                claim(overtaking)
+                if has_results:
+                    write_json(overtaking.folder / "evaluation" / RESULTS, {"complete": True})
+
+        with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+            execute(runs, report=overtake)
+    assert json.loads((runs[0].folder / CLAIM).read_text())["claim"] == overtaking.claim
+    assert (runs[0].folder / LOG).read_text() == ""  # nothing was started
 
 
 def test_killed_three_times_it_ends_with_the_same_numbers_and_a_changed_arm_is_refused(write, tmp_path):

@@ -18,7 +18,7 @@ from ...method.sparsity import check_sparsity_ratio
 from ...models.reading import load_model, load_skeleton, window_of
 from ...models.weight_files import WeightFiles
 from ...pictures.heatmaps import COLORMAP, KINDS, kind_of, layer_of, padded_rows
-from ...settings.whole_files import write_json
+from ...settings.whole_files import whole_file, write_json
 from ..inspect.inspection import inspect_model
 from ..options import check_magnitudes
 from ..texts import read_texts
@@ -124,8 +124,10 @@ def write(summary: dict, drift: Mapping[str, Drift], output: Path) -> None:
     write_json(output / "drift.json", summary)
     tensors = {f"changed/{name}": d.changed for name, d in drift.items()}
     tensors |= {f"update_norm/{name}": d.update_norm for name, d in drift.items()}
-    save_file(tensors, output / "drift.safetensors")
-    draw_drift(summary, drift).savefig(output / "drift.png")
+    with whole_file(output / "drift.safetensors") as scratch:
+        save_file(tensors, scratch)
+    with whole_file(output / "drift.png") as scratch:
+        draw_drift(summary, drift).savefig(scratch)
 
 
 def drift_table(summary: dict) -> Table:

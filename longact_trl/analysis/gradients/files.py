@@ -1,7 +1,6 @@
 """What a measurement leaves in its folder: numbers after every batch, and all that it needs to go on from there."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ...evaluation.claims import changes
-from ...settings.whole_files import write_json
+from ...settings.whole_files import whole_file, write_json
 from .measurement import Measured, Progress, Step
 from .picture import draw_gradients
 from .policy import Rollouts
@@ -154,7 +153,8 @@ class GradientFiles:
             "a gradient. Bands and dots: RL batches."
         )
         title = f"{name}: where the policy gradient of W_Q and W_K is, λ = {summary['sparsity_ratio']}"
-        draw_gradients(summary, title, subtitle).savefig(self.output / PICTURE)
+        with whole_file(self.output / PICTURE) as scratch:
+            draw_gradients(summary, title, subtitle).savefig(scratch)
         self._write_tensors(measured, {}, None)
         return summary
 
@@ -185,9 +185,5 @@ class GradientFiles:
             for name, energy in batch.energy.items():
                 tensors[f"energy/{number}/{batch.num_tokens}/{name}"] = energy.contiguous()
                 tensors[f"magnitude/{number}/{batch.num_tokens}/{name}"] = batch.magnitudes[name].contiguous()
-        self.output.mkdir(parents=True, exist_ok=True)
-        scratch = self.output / f".{TENSORS}.writing"
-        save_file(tensors, scratch, metadata)
-        with scratch.open("rb+") as file:
-            os.fsync(file.fileno())
-        scratch.replace(self.output / TENSORS)
+        with whole_file(self.output / TENSORS) as scratch:
+            save_file(tensors, scratch, metadata)

@@ -12,7 +12,7 @@ from ...method.magnitude import Magnitudes
 from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, window_of
 from ...pictures.heatmaps import KINDS, layer_of
-from ...settings.whole_files import write_json
+from ...settings.whole_files import whole_file, write_json
 from ..chosen_projections import choose_projections
 from ..texts import read_texts
 from .activations import SITES, check_site
@@ -75,7 +75,6 @@ def write(
         layout (`str`, *optional*, defaults to `"ours"`):
             `"paper"` also draws `paper_figure_1.png`, `paper_figure_3.png`, …: heads across, channels upwards.
     """
-    (output / "layers").mkdir(parents=True, exist_ok=True)
     summary, mean = inspection.summarise(), inspection.mean()
     tensors = {
         f"{text}/{length}/{name}": magnitude.contiguous()
@@ -83,7 +82,8 @@ def write(
         for length, named in by_length.items()
         for name, magnitude in named.items()
     }
-    save_file(tensors, output / "magnitudes.safetensors", {"model": inspection.model, "site": inspection.site})
+    with whole_file(output / "magnitudes.safetensors") as scratch:
+        save_file(tensors, scratch, {"model": inspection.model, "site": inspection.site})
     write_json(output / "inspect.json", summary)
 
     layers: dict[str, Magnitudes] = {}
@@ -103,7 +103,8 @@ def write(
         file = f"layers/layer_{layer.rjust(width, '0')}.png"
         pictures[file] = lambda named=named: draw_layer(named, subtitle)
     for file in progress(list(pictures)):
-        pictures[file]().savefig(output / file)
+        with whole_file(output / file) as scratch:
+            pictures[file]().savefig(scratch)
     write_page(inspection, summary, output)
 
 

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from ...method.sparsity import num_selected
 from ...models.reading import load_model, load_skeleton, load_tokenizer, window_of
-from ...settings.whole_files import write_json, write_whole
+from ...settings.whole_files import whole_file, write_json, write_whole
 from ..chosen_projections import choose_projections
 from ..options import LONGBENCH_V2, parse_length
 from ..questions import Question, longbench_v2_questions, make_questions
@@ -126,4 +126,5 @@ def write(
     summary = summarise(settings, study, questions, answers)
     write_json(output / "perturb.json", summary)
     write_whole(output / "perturb.md", markdown(summary))
-    draw_study(summary).savefig(output / "perturb.png")
+    with whole_file(output / "perturb.png") as scratch:
+        draw_study(summary).savefig(scratch)
