@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import os
+from collections.abc import Callable
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,16 +103,22 @@ class Model:
     @property
     def files(self) -> dict[str, str]:
         """Content of the files of a local model and adapter that say how it reads and writes, by their name."""
-        found = {}
-        for kind, folder in (("model", self.base), ("adapter", self.adapter)):
-            found |= {f"{kind} {file.name}": digest_of(file) for file in files_read(folder)} if folder else {}
-        return found
+        return self._contents(files_read)
 
-    @property
-    def weight_files(self) -> list[list]:
-        """Name, size and time of the weight files of a local model: whether a folder still holds the same model."""
-        found = [file for name in (self.base, self.adapter) if name for file in weight_files(name)]
-        return sorted([str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in found)
+    @cached_property
+    def weight_files(self) -> dict[str, str]:
+        """
+        Content of the weight files of a local model and adapter, by their name: whether a folder still holds the same
+        model. Size and time say less: weights that were copied or touched are the same, and a training step changes
+        no size. Reading them takes as long as loading them, once.
+        """
+        return self._contents(weight_files)
+
+    def _contents(self, find: Callable[[str], list[Path]]) -> dict[str, str]:
+        folders = {"model": self.base, "adapter": self.adapter}
+        return {
+            f"{kind} {file.name}": digest_of(file) for kind, name in folders.items() if name for file in find(name)
+        }
 
     def load(self, config: EvaluationConfig) -> "LM":
         """

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 SETTINGS, UNITS = "run.json", "units.json"
 # What may differ when a run is continued. Of these, only `batch_size` changes what is sampled, and nothing greedy.
 FREE = ("label", "output_dir", "strict", "batch_size")
+PLACES = ("model", "longbench_v2_data", "infinitebench_data", "ruler_sources")
+"""Of these, what lies on this machine is claimed by its content, wherever it lies and however its path is written."""
 ENGINE = ("lm-eval", "tokenizers", "torch", "transformers", *VLLM, "peft")
 """Packages that prompts go through to become answers."""
 SCORING = ("rouge-score", "wonderwords")
@@ -58,6 +60,7 @@ def claim_run(folder: Path, config: EvaluationConfig, model: Model) -> None:
     except OSError as error:
         raise ValueError(f"output_dir={str(folder)!r} cannot be made ({error}): give another one.") from error
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    settings |= {name: without_places(settings[name]) for name in PLACES}
     claim = settings | {"backend": model.backend, "dtype": model.dtype, "max_model_length": model.window}
     claim |= {"weight_files": model.weight_files, "model_files": model.files, "revisions": model.revisions}
     claim |= {"template_day": str(DAY), "versions": installed(ENGINE)}
@@ -77,6 +80,13 @@ def claim_run(folder: Path, config: EvaluationConfig, model: Model) -> None:
             f"{folder} holds a run with other settings ({'; '.join(differ)}): give another `--output_dir`, or delete "
             "this one."
         )
+
+
+def without_places(value: object) -> object:
+    """A setting with the word `here` for each path of this machine; ids of the Hub and other words as they are."""
+    if isinstance(value, Mapping):
+        return {name: without_places(inner) for name, inner in value.items()}
+    return "here" if isinstance(value, str) and Path(value).expanduser().exists() else value
 
 
 def claim_of(benchmark: str, task: str, config: EvaluationConfig) -> dict:

@@ -12,7 +12,7 @@ WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*.g
 """Not `*.bin`: a trainer writes its arguments and its optimizer there, too."""
 READ_FILES = ("config.json", "generation_config.json", "adapter_config.json", "*.jinja", "tokenizer*", "*token*.json")
 READ_FILES += ("vocab*", "merges.txt", "*.model", "*.tiktoken", "chat_template*", "tekken.json", "params.json")
-READ_FILES += ("*quant*.json", "*.index.json", "*processor_config.json")
+READ_FILES += ("*quant*.json", "*.index.json", "*processor_config.json", "additional_chat_templates/*.jinja", "*.py")
 """Of a model's folder, what says how text becomes tokens and back, and how the model is built and stops."""
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`, from its own default up."""
@@ -33,7 +33,8 @@ def weight_files(folder: str | Path) -> list[Path]:
 
 def digest_of(file: Path) -> str:
     """Digits of a SHA-256 over a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def check_folder(folder: Path, is_adapter: bool) -> None:

@@ -81,7 +81,7 @@ def evaluate(config: EvaluationConfig, lm: "LM | None" = None) -> dict | None:
         "revision": model.revision,
         "revisions": model.revisions,
         "model_files": model.files,
-        "weight_files": model.weight_files,
+        "weight_files": model.weight_files if state.is_main_process else {},
         "protocol": config.protocol,
         "temperature": config.temperature,
         "seed": config.seed,

@@ -1,7 +1,9 @@
 """What is believed when a run is continued: nothing whose data, model or code changed since."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ import transformers.utils.chat_template_utils as chat_templates
 from helpers.evaluation import STAND_INS, Says, gold, make_config
 from helpers.models import make_model
 from longact_trl.evaluation import claims
+from longact_trl.evaluation.backends import Model
 from longact_trl.evaluation.run import evaluate
 
 
@@ -69,7 +72,7 @@ def test_an_essay_that_changed_makes_rulers_samples_anew(config, tmp_path, place
         ("tokenizer_config.json", {"eos_token": "<|other|>"}, "model_files model tokenizer_config.json: '"),
         ("chat_template.jinja", None, "model_files model chat_template.jinja: '"),
         ("tokenizer.json", None, "model_files model tokenizer.json: '"),
-        ("model.safetensors", None, "weight_files: "),
+        ("model.safetensors", None, "weight_files model model.safetensors: '"),
     ],
 )
 def test_another_model_in_the_folder_is_refused_by_name(config, file, changes, named):
@@ -170,9 +173,34 @@ def test_a_claim_that_was_cut_off_is_named(config):
 
 
 def test_weights_that_changed_are_another_model(config):
+    """Of the same size and time, too: what `cp --preserve` leaves of another step's checkpoint."""
     config = config(**LONGBENCH)
+    file = Path(config.model, "model.safetensors")
     make_model(seed=1, max_position_embeddings=8192).save_pretrained(config.model)
     evaluate(config, Says(gold))
+    before = file.stat()
     make_model(seed=2, max_position_embeddings=8192).save_pretrained(config.model)
-    with pytest.raises(ValueError, match="weight_files"):
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    with pytest.raises(ValueError, match="weight_files model model.safetensors: '"):
         evaluate(config, Says(gold))
+
+
+def test_the_same_model_and_data_are_known_wherever_they_lie(config, tmp_path, monkeypatch):
+    config = config(**LONGBENCH)
+    make_model(max_position_embeddings=8192).save_pretrained(config.model)
+    evaluate(config, Says(gold))
+    asked_again = Says(lambda doc: pytest.fail("asked again"))
+    for file in Path(config.model).iterdir():
+        os.utime(file, (1, 1))
+    evaluate(config, asked_again)
+    (tmp_path / "link").symlink_to(config.model)
+    shutil.copytree(config.model, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    for config.model in ("model", "model/", "link", "copy", str(tmp_path / "copy")):
+        evaluate(config, asked_again)
+    (tmp_path / "longbench_v2").rename(tmp_path / "moved")
+    for config.longbench_v2_data in ("moved", "moved/data.json"):
+        evaluate(config, asked_again)
+    with pytest.raises(ValueError, match=r"longbench_v2_data: 'here', now 'some/data'"):
+        claims.claim_run(Path(config.output_dir), replace(config, longbench_v2_data="some/data"), Model(config))
