@@ -25,6 +25,10 @@ NGRAMS = ("qwen4_exp_text",)
 """Types of models that embed a token together with those before it in the packed row."""
 LOOPS = ("hrm_text", "diffllama", "zamba2")
 """Types of models whose layers attend several times a forward, each time with a K or V of its own."""
+JITTERS = ("router_jitter_noise", "moe_jitter_eps")
+"""What makes noise of its own for each token that is trained on."""
+DRAWS = ("phimoe",)
+"""Types of models that draw experts at random while they are trained, whatever their noise."""
 OTHER_HEADS = ("classifier_", "summary_")
 """What begins so is dropped in heads that no language model has."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
@@ -115,6 +119,8 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
             "KL-Cov's |log π − log π_old| has a kink at zero, where TRL's scoring and training passes agree to the "
             "bit; passes that are packed differently do not."
         )
+    if args.neftune_noise_alpha:
+        return "`neftune_noise_alpha` adds noise to embeddings by a row's length, and packed rows have another."
     if args.device.type not in DEVICES:
         return f"there is no attention kernel for it on {args.device.type!r}, only on {' and '.join(DEVICES)}."
     if args.device.type == "cuda" and not (args.bf16 or args.fp16):
@@ -148,8 +154,11 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
             f"{type(config).__name__} has rotary positions of type {types[0]!r}, whose frequencies depend on the "
             "width of the batch."
         )
-    if getattr(config, "router_jitter_noise", None):
-        return f"{type(config).__name__} has `router_jitter_noise`, which other rows would draw otherwise."
+    for name in JITTERS:
+        if any(getattr(part, name, None) for part in (config, getattr(config, "ffn_config", None))):
+            return f"{type(config).__name__} has `{name}`, which other rows would draw otherwise."
+    if config.model_type in DRAWS:
+        return f"{type(config).__name__}'s layers draw their experts, which other rows would draw otherwise."
     for name, share in dropouts(config).items():
         if name.startswith("att"):
             return f"{type(config).__name__} has `{name}`={share}, which packed attention does not compute."

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import (
     BambaConfig,
+    DbrxConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
@@ -17,6 +18,7 @@ from transformers import (
     NemotronConfig,
     NemotronHConfig,
     OPTConfig,
+    PhimoeConfig,
     Qwen3_5Config,
     Qwen3Config,
     Qwen3MoeConfig,
@@ -35,6 +37,7 @@ from longact_trl.packing.obstacles import check_shared_prefix, dropouts, shares_
     "config, settings, message",
     [
         (LlamaConfig(), {"policy_loss": "kl_cov", "num_iterations": 2}, "has a kink at zero"),
+        (LlamaConfig(), {"neftune_noise_alpha": 5.0}, "adds noise to embeddings by a row's length"),
         (LlamaConfig(), {"model_init_kwargs": {"attn_implementation": "eager"}}, "Write 'sdpa'"),
         (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), {}, "'dynamic'"),
         (HrmTextConfig(), {}, "layers attend several times"),
@@ -46,6 +49,8 @@ from longact_trl.packing.obstacles import check_shared_prefix, dropouts, shares_
         (MambaConfig(), {}, "does not take its attention function"),
         (OPTConfig(), {}, "has no rotary positions"),
         (NemotronConfig(), {}, "reads its attention mask itself"),
+        (PhimoeConfig(router_jitter_noise=0.0), {}, "draw their experts"),
+        (DbrxConfig(ffn_config={"moe_jitter_eps": 0.01}), {}, "`moe_jitter_eps`, which other rows would draw"),
         (Gemma3TextConfig(use_bidirectional_attention=True), {}, "lets tokens attend to later ones"),
         (Gemma4TextConfig(use_bidirectional_attention="all"), {}, "lets tokens attend to later ones"),
         (Qwen3Config(is_causal=False), {}, "lets tokens attend to later ones"),
