@@ -154,7 +154,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict:
     if path.resolve() in above:
         raise ValueError(f"{path} is its own `base`. Remove that line in one of the files.")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML in UTF-8: {error}") from error
     if not isinstance(config, dict):
@@ -167,6 +167,16 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict:
     for base in bases:
         merged |= read_config(find_config(f"{path.parent}/{base}", path.parent), (*above, path.resolve()))
     return merged | config
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which takes the last of two lines with one key without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"`{twice[0]}` stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def model_init_kwargs(model_args: ModelConfig, given: dict | None) -> dict:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..check.verdict import CannotCheck
@@ -12,7 +13,7 @@ from ..evaluation.statistics import Interval
 from ..settings.gpus import GPUS, Gpu
 from ..settings.whole_files import whole_file, write_json, write_whole
 from .execution import claim, commands, execute, is_finished
-from .outcome import Arm, as_json, outcome_of
+from .outcome import LEVEL, Arm, as_json, outcome_of, smallest_p
 from .picture import draw_study
 from .slurm import check_gpus, sbatch_line
 from .study_file import Run, Study, read_study
@@ -59,7 +60,7 @@ def run_study(
     study = read_study(file, output_dir)
     runs = study.runs()
     finished = [run for run in runs if is_finished(run)]  # refuses a changed arm before anything starts
-    console.print(introduction(study, len(finished)), soft_wrap=True, highlight=False)
+    console.print(introduction(study, len(finished)), soft_wrap=True, highlight=False, markup=False)
     groups = devices or [None]
     for number in [sbatch] * bool(sbatch) + [group.count(",") + 1 for group in groups if group]:
         check_gpus(study, number)
@@ -96,15 +97,30 @@ def write_outcome(study: Study, console: Console) -> None:
     with whole_file(folder / PICTURE) as scratch:
         draw_study(study, arms).savefig(scratch)
     console.print(table(study, arms))
-    console.print(f"Expected: {study.expected.strip()}\nDecides:  {study.decides.strip()}", soft_wrap=True)
-    console.print(f"Table, numbers and picture: {folder}/study.{{md,json,png}}", soft_wrap=True, highlight=False)
+    said = f"Expected: {study.expected.strip()}\nDecides:  {study.decides.strip()}"
+    files = f"Table, numbers and picture: {folder}/study.{{md,json,png}}"
+    console.print(f"{said}\n{files}", soft_wrap=True, highlight=False, markup=False)
 
 
 def introduction(study: Study, num_finished: int) -> str:
     """What the study is, in a few lines."""
     lines = [study.title, f"expected: {study.expected.strip()}", f"decides:  {study.decides.strip()}"]
     lines += [f"{len(study.arms)} arms × {len(study.seeds)} seeds, {num_finished} runs are finished."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_no_p(study)])
+
+
+def _no_p(study: Study) -> list[str]:
+    """Says so where there are too few seeds for any p to decide."""
+    differences = sum(study.against(arm) != arm for arm in study.arms)
+    lowest = smallest_p(len(study.seeds), differences)
+    if not differences or lowest <= LEVEL:
+        return []
+    enough = next(n for n in range(1, 100) if smallest_p(n, differences) <= LEVEL)
+    return [
+        f"With {len(study.seeds)} seed{'s' * (len(study.seeds) != 1)} no p can be below {lowest:.2g} after Holm's "
+        f"adjustment for {differences} difference{'s' * (differences != 1)}, whatever comes out: intervals say "
+        f"something, p from {enough} seeds on."
+    ]
 
 
 HEAD = ("arm", "seeds", "score", "difference", "p (Holm)", "detectable", "tokens", "minutes")
@@ -120,7 +136,7 @@ def rows_of(study: Study, arms: Mapping[str, Arm]) -> list[tuple[str, ...]]:
             str(len(arm.seeds)),
             _with_interval(arm.score),
             "baseline" if name == study.against(name) else _difference(study, name, arm),
-            "" if arm.p is None else f"{arm.p:.3f}",
+            "" if arm.p is None else rounded(arm.p),
             "" if arm.detectable is None else f"{100 * arm.detectable:.1f}",
             f"{arm.tokens / 1e6:.2f}M" if arm.tokens else "",
             f"{arm.seconds / 60:.1f}" if arm.seconds else "",
@@ -133,7 +149,7 @@ def table(study: Study, arms: Mapping[str, Arm]) -> Table:
     """The table, for a terminal of 80 columns: without what is in `study.md` only."""
     effects = [100 * arm.detectable for arm in arms.values() if arm.detectable is not None]
     power = f"80 % of such studies find a difference of {max(effects):.1f} points." if effects else None
-    shown = Table(title=study.title, title_justify="left", caption=power, caption_justify="left")
+    shown = Table(title=escape(study.title), title_justify="left", caption=power, caption_justify="left")
     for column in HEAD[:NARROW]:
         shown.add_column(column, justify="left" if column == "arm" else "right")
     for row in rows_of(study, arms):
@@ -150,8 +166,14 @@ def markdown(study: Study, arms: Mapping[str, Arm]) -> str:
         "seeds' differences flipped, adjusted for the number of arms (Holm). detectable: the difference that a study "
         "of these seeds finds in 80 % of cases."
     )
+    note = "\n\n".join([note, *_no_p(study)])
     said = f"Expected: {study.expected.strip()}\n\nDecides: {study.decides.strip()}"
     return f"# {study.title}\n\n{said}\n\n{text}\n\n{note}\n\n![scores, differences, rewards]({PICTURE})\n"
+
+
+def rounded(p: float) -> str:
+    """A p-value as tables have it."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _difference(study: Study, name: str, arm: Arm) -> str:

@@ -16,6 +16,7 @@ from ..evaluation.results import RESULTS
 from ..settings.paths import recipe_root, relative
 from ..settings.recipe_yaml import find_config, read_config
 from ..settings.whole_files import write_json
+from .checks import as_options
 from .study_file import Run
 
 
@@ -177,12 +178,3 @@ def _run(run: Run, device: str | None) -> None:
 
 def _end_of(log: Path, lines: int = 12) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-def as_options(arguments: dict) -> list[str]:
-    """`--name value`, as the recipes read them."""
-    options = []
-    for name, value in arguments.items():
-        values = value if isinstance(value, list) else [value]
-        options += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
-    return options

@@ -19,7 +19,7 @@ from ..evaluation.config import EvaluationConfig
 from ..evaluation.protocols import longbench_v2
 from ..models.reading import window_of
 from ..settings.gpus import Gpu
-from .execution import as_options
+from .checks import as_options
 from .study_file import Run
 
 

@@ -39,7 +39,7 @@ class Arm:
             Two-sided p-value of that difference, signs flipped seed by seed, adjusted for the number of arms (Holm).
         detectable (`float`, *optional*):
             The smallest difference that would have been found in 80 % of such studies, at the 5 % level and by the
-            spread of the differences between seeds.
+            spread of the differences between seeds; `None` for fewer than six, whose signs find nothing.
         tokens, seconds (`float`):
             Tokens that training saw and time that it took, means over seeds.
         rewards (`list[list[float]]`):
@@ -77,13 +77,17 @@ def outcome_of(study: Study) -> dict[str, Arm]:
     """
     finished = [run for run in study.runs() if is_finished(run)]
     scores: dict[str, dict[int, list[torch.Tensor]]] = {}
+    questions: list = []
     for run in finished:
+        asked, scored = _answers_of(run)
+        if asked != (questions := questions or asked):
+            raise ValueError(
+                f"{run.folder} answered other questions than {finished[0].folder}: evaluate one of them again."
+            )
         for seed in study.seeds if run.untrained else [run.seed]:  # the same model beside each seed
-            scores.setdefault(run.arm, {})[seed] = _scores_of(run)
+            scores.setdefault(run.arm, {})[seed] = scored
     if not finished:
         raise ValueError(f"No run of {study.output_dir} is finished yet.")
-    if len({tuple(map(len, units)) for by_seed in scores.values() for units in by_seed.values()}) > 1:
-        raise ValueError(f"The runs of {study.output_dir} answered different numbers of questions.")
     arms: dict[str, Arm] = {}
     for name, by_seed in scores.items():
         against = study.against(name)
@@ -156,12 +160,28 @@ def detectable_difference(differences: Sequence[float]) -> float | None:
             Difference of each seed.
 
     Returns:
-        `float` or `None`: `None` for a single seed.
+        `float` or `None`: `None` where no difference between so many seeds has a p below 5 %.
     """
-    if len(differences) < 2:
+    if smallest_p(len(differences)) > LEVEL:
         return None
     quantiles = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)
     return quantiles * stdev(differences) / math.sqrt(len(differences))
+
+
+def smallest_p(num_seeds: int, num_differences: int = 1) -> float:
+    """
+    What the p-value of a study cannot fall below: all seeds agree, and so do all of their signs flipped.
+
+    Args:
+        num_seeds (`int`):
+            Seeds of an arm.
+        num_differences (`int`, *optional*, defaults to `1`):
+            Differences that Holm's adjustment counts.
+
+    Returns:
+        `float`: At most 1.
+    """
+    return min(1.0, num_differences * 2.0 ** (1 - num_seeds))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -205,9 +225,13 @@ def _stack(by_seed: Mapping[int, list[torch.Tensor]], seeds: Sequence[int]) -> l
     return [torch.stack([by_seed[seed][unit] for seed in seeds]) for unit in range(_units(by_seed))]
 
 
-def _scores_of(run: Run) -> list[torch.Tensor]:
+def _answers_of(run: Run) -> tuple[list, list[torch.Tensor]]:
+    """By task, which questions were asked, and their scores. An answer without one earns 0: all models' questions are
+    the same then."""
     samples = read_results(run.folder / "evaluation")["samples"]
-    return [torch.tensor([row["score"] or 0.0 for row in rows]) for rows in samples.values()]
+    asked = [(name, [row["sample_id"] for row in rows]) for name, rows in samples.items()]
+    scored = ([row["score"] or 0.0 for row in rows] for rows in samples.values())
+    return asked, [torch.tensor(scores, dtype=torch.float64) for scores in scored]
 
 
 def _log_of(run: Run) -> list[dict]:

@@ -69,5 +69,5 @@ def sbatch_line(run: Run, gpus: int) -> str:
         training = [f'srun --kill-on-bad-exit=1 bash -c {shlex.quote(line)} "$head"' for line in training]
         evaluation = f"srun --nodes 1 --ntasks 1 {evaluation}"
     wrapped = before + " && ".join([*training, evaluation])
-    log = run.folder / "slurm-%j.txt"
-    return f"sbatch --job-name {run.arm}-{run.seed} {asked} --output {log} --wrap {shlex.quote(wrapped)}"
+    name, log = (shlex.quote(str(text)) for text in (f"{run.arm}-{run.seed}", run.folder / "slurm-%j.txt"))
+    return f"sbatch --job-name {name} {asked} --output {log} --wrap {shlex.quote(wrapped)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..settings.paths import recipe_root
 from ..settings.recipe_yaml import find_config, read_config
+from .checks import check_decided, check_evaluation, check_name, check_seeds, check_texts, check_training
 
 
 STUDIES = "studies"
@@ -53,36 +54,34 @@ class Study:
     output_dir: str
 
     def __post_init__(self):
-        for name, kind in (("seeds", list), ("train", dict), ("evaluate", dict), ("arms", dict)):
+        for name, kind in (("train", dict), ("evaluate", dict), ("arms", dict)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"`{name}` must be a {kind.__name__}, got {getattr(self, name)!r}.")
-        if (
-            not self.seeds
-            or len(set(self.seeds)) != len(self.seeds)
-            or not all(isinstance(s, int) for s in self.seeds)
-        ):
-            raise ValueError(f"`seeds` must be whole numbers, none of them twice, got {self.seeds}.")
+        check_texts("the study", vars(self), ("title", "expected", "decides", "output_dir"))
+        check_seeds(self.seeds)
+        for name in self.arms:
+            check_name(name)
         if not all(isinstance(changes, dict) for changes in self.arms.values()):
             raise ValueError("Each of `arms` holds `field: value` lines; write `{}` for an arm that changes nothing.")
         for name in [self.baseline, *map(self.against, self.arms)]:
             if name not in self.arms:
-                raise ValueError(f"`baseline` {name!r} is none of the arms {', '.join(map(str, self.arms))}.")
+                raise ValueError(f"`baseline` {name!r} is none of the arms {', '.join(self.arms)}.")
         for name, needed in (("train", ("recipe", "config", "accelerate_config")), ("evaluate", ("config",))):
             if missing := [key for key in needed if key not in getattr(self, name)]:
                 raise ValueError(f"`{name}` must name its {' and '.join(missing)}.")
-        root = recipe_root()
-        if not (root / "recipes" / self.train["recipe"]).is_file():
-            raise ValueError(
-                f"There is no recipe {self.train['recipe']!r}. Write grpo_longact.py or sft_cold_start.py."
-            )
-        find_config(self.train["accelerate_config"], root / "accelerate_configs")
-        for config in {
-            self.evaluate["config"],
-            self.train["config"],
-            *(arm.get("config") for arm in self.arms.values()),
-        }:
-            if config is not None:
-                find_config(config, root / "recipes")
+            check_decided(f"`{name}`", getattr(self, name), name)
+        check_texts("`evaluate`", self.evaluate, ("config",))
+        check_evaluation(self.evaluate)
+        check_training("`train`", self.train)
+        for arm in self.arms:
+            changes, of = self.changes(arm), f"the arm {arm!r}"
+            if "model" not in changes:
+                check_decided(of, changes, "train")
+                check_training(of, {**self.train, **changes})
+                continue
+            check_texts(of, changes, ("model",))
+            if len(changes) > 1:
+                raise ValueError(f"{of} is evaluated as it is: write only `model`, or `model_name_or_path` to train.")
 
     def against(self, arm: str) -> str:
         """The arm that an arm is compared with."""
@@ -173,7 +172,7 @@ def read_study(file: str, output_dir: str | None = None) -> Study:
             raise ValueError(f"{path} has an unknown key `{key}`. " + (f"Did you mean `{close[0]}`?" if close else ""))
     if missing := [name for name in known if name not in content]:
         raise ValueError(f"{path} says nothing of {', '.join(missing)}.")
-    if isinstance(content["seeds"], int):
+    if type(content["seeds"]) is int and content["seeds"] > 0:
         content["seeds"] = list(range(content["seeds"]))
     try:
         return Study(**content)
@@ -197,10 +196,15 @@ def read_devices(devices: str | None) -> list[str] | None:
     """
     if not devices:
         return None
-    groups = []
+    groups: list[str] = []
+    taken: set[int] = set()
     for group in devices.split(","):
         first, dash, last = group.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
             raise ValueError(f"Cannot read the devices {group!r}. Write groups of GPUs, as in 0-3,4-7.")
-        groups.append(",".join(map(str, range(int(first), int(last or first) + 1))))
+        numbers = range(int(first), int(last or first) + 1)
+        if twice := taken.intersection(numbers):
+            raise ValueError(f"GPU {min(twice)} stands twice in {devices!r}: each takes one run at a time.")
+        taken.update(numbers)
+        groups.append(",".join(map(str, numbers)))
     return groups

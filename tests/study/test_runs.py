@@ -1,13 +1,16 @@
 """A study of two arms, run for real: killed and continued, never repeated, and refused where an arm was changed."""
 
 import contextlib
+import datetime
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,8 +20,10 @@ from longact_trl.cli import app
 from longact_trl.evaluation.results import RESULTS
 from longact_trl.settings.paths import MODEL
 from longact_trl.settings.whole_files import write_json
+from longact_trl.study.command import introduction
 from longact_trl.study.execution import CLAIM, LOCK, LOG, claim, commands, execute, is_finished
-from longact_trl.study.study_file import STUDIES, Run, read_study
+from longact_trl.study.slurm import sbatch_line
+from longact_trl.study.study_file import STUDIES, Run, read_devices, read_study
 
 
 SMALL = {
@@ -54,8 +59,32 @@ def write(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, 1]}, "`seeds` must be whole numbers, none of them twice"),
-        ({"seeds": []}, "`seeds` must be whole numbers"),
+        ({"seeds": [1, 1]}, "`seeds` must be whole numbers, none of them negative and none of them twice"),
+        *(
+            ({"seeds": seeds}, r"`seeds` must be .* as in 5 for 0 to 4, or a list")
+            for seeds in ([], 0, -1, True, "0-4")
+        ),
+        *(({"seeds": [seed]}, "`seeds` must be whole numbers") for seed in (True, -1, 2**32, 1.0)),
+        *(
+            ({"arms": {name: {}, "dense": {}}}, "An arm is called .*Write it in quotes")
+            for name in (1, 0.3, True, datetime.date(2026, 1, 1))
+        ),
+        *(
+            ({"arms": {name: {}, "dense": {}}}, "An arm cannot be called .*which names a folder")
+            for name in ("", ".", "..", "a/b", "/tmp", "../x", "a|b", "[red]", "a\nb", "a\0", "-x", "x.", "x" * 101)
+        ),
+        ({"expected": ["a", "b"]}, "`expected` of the study must be a text"),
+        ({"output_dir": 5}, "`output_dir` of the study must be a text"),
+        ({"evaluate": {"config": None}}, "`config` of `evaluate` must be a text"),
+        ({"evaluate": {"config": "eval_tiny.yaml", "num_sampels": 3}}, "`evaluate`: .*Did you mean `--num_samples`"),
+        ({"evaluate": {"config": "eval_tiny.yaml", "label": "x"}}, "`label` is what the study gives each of its runs"),
+        ({"train": SMALL["train"] | {"recipe": None}}, "`recipe` of `train` must be a text"),
+        ({"train": SMALL["train"] | {"seed": 3}}, "`seed` is what the study gives each of its runs"),
+        ({"arms": {"dense": {"output_dir": "x"}}}, "`output_dir` is .*remove it from the arm 'dense'"),
+        ({"arms": {"dense": {"strategyy": "dense"}}}, "the arm 'dense': .*Did you mean `--strategy`"),
+        ({"arms": {"dense": {}, "min": {"strategy": "mim"}}}, "the arm 'min': Unknown `strategy` 'mim'"),
+        ({"arms": {"dense": {"recipe": "nix.py"}}}, "There is no recipe 'nix.py'"),
+        ({"arms": {"dense": {"model": "x", "strategy": "min"}}}, "'dense' is evaluated as it is: write only `model`"),
         ({"baseline": "sparse"}, "`baseline` 'sparse' is none of the arms massive, dense"),
         ({"arms": ["massive"]}, "`arms` must be a dict"),
         ({"arms": {"dense": None}}, r"write `\{\}` for an arm that changes nothing"),
@@ -93,6 +122,37 @@ def test_every_shipped_study_is_one():
         trained = [run for run in study.runs() if not run.untrained]
         assert all(run.settings["train"]["seed"] == run.seed for run in trained), file
         assert len({run.claim for run in study.runs()}) == len(study.runs()), file  # no arm is another's twin
+
+
+def test_names_that_people_write_are_names(write, tmp_path):
+    arms = {"none": {}, "λ = 0.3": {"sparsity_ratio": 0.3}, "dense": {"strategy": "dense"}, "नमस्ते e\u0301-1.5": {}}
+    study = read_study(write(arms=arms))
+    assert [run.folder.parent.name for run in study.runs()] == list(arms)
+    words = shlex.split(sbatch_line(study.runs()[1], 1))
+    assert words[2] == "λ = 0.3-0" and words[8] == str(tmp_path / "runs" / "λ = 0.3" / "seed-0" / "slurm-%j.txt")
+
+
+def test_an_arm_that_stands_there_twice_is_not_lost(write):
+    file = Path(write())
+    file.write_text(file.read_text().replace("  massive:\n", "  dense:\n"))
+    with pytest.raises(ValueError, match="`dense` stands there twice"):
+        read_study(str(file))
+
+
+def test_a_gpu_takes_one_run_at_a_time():
+    assert read_devices("0-3,4-7") == ["0,1,2,3", "4,5,6,7"]
+    for twice in ("0-3,3-7", "0,0"):
+        with pytest.raises(ValueError, match="stands twice"):
+            read_devices(twice)
+
+
+def test_a_study_whose_p_cannot_decide_says_so(write):
+    three = read_study(write(seeds=3))
+    assert "With 3 seeds no p can be below 0.25" in introduction(three, 0) and "from 6 seeds on" in introduction(
+        three, 0
+    )
+    assert "no p" not in introduction(read_study(write(seeds=6)), 0)
+    assert "no p" not in introduction(read_study(write(seeds=1, arms={"dense": {}})), 0)  # nothing to compare
 
 
 def test_a_file_of_a_run_that_is_cut_off_is_named(write):

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from longact_trl.evaluation.statistics import sign_flip_p
-from longact_trl.study.outcome import crossed_bootstrap, detectable_difference, holm
+from longact_trl.study.outcome import crossed_bootstrap, detectable_difference, holm, smallest_p
 
 
 def scores(
@@ -57,7 +57,45 @@ def test_flipped_signs_are_scipys_permutation_test():
     ).pvalue
     exact = [np.mean(np.array(differences) * signs) for signs in itertools.product((1, -1), repeat=8)]
     assert theirs == pytest.approx(np.mean(np.abs(exact) >= np.mean(differences) - 1e-12))
-    assert sign_flip_p([differences]) == pytest.approx(theirs, abs=0.01)
+    assert sign_flip_p([differences]) == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [0.1],
+        [0.1, -0.1],
+        [0.2, 0.1, 0.1],
+        [0.0] * 5,
+        [0.0, 0.0, 0.1],
+        [1.0] * 6,
+        [1.0, -1.0, 0.0, 1.0],
+        [0.1, 0.2, -0.3],
+    ],
+)
+def test_few_seeds_and_ties_are_scipys_too(differences):
+    """Among them a sum that is 0.30000000000000004 in one order and 0.3 in another."""
+    exact = {"permutation_type": "samples", "n_resamples": np.inf, "alternative": "two-sided"}
+    if len(differences) > 1:
+        theirs = scipy.stats.permutation_test([np.array(differences)], np.sum, **exact).pvalue
+        assert sign_flip_p([differences]) == pytest.approx(min(theirs, 1.0))
+    assert sign_flip_p([differences]) >= smallest_p(len(differences))
+
+
+def test_groups_and_weights_are_flipped_as_one():
+    groups, weights = [[0.3, 0.1], [0.2, 0.4, 0.1]], [0.75, 0.25]
+    parts = [w * x / len(g) for g, w in zip(groups, weights, strict=True) for x in g]
+    sums = [np.dot(parts, signs) for signs in itertools.product((1, -1), repeat=5)]
+    expected = np.mean(np.abs(sums) >= sum(parts) - 1e-12)
+    assert sign_flip_p(groups, weights) == pytest.approx(expected) == 2 / 32
+    many = [[*groups[0] * 6], [*groups[1] * 6]]  # random signs
+    assert sign_flip_p(many, weights) == pytest.approx(1 / 10_001)
+
+
+def test_the_smallest_p_is_that_of_seeds_which_all_agree():
+    for seeds in (1, 2, 6, 20):
+        assert sign_flip_p([[0.01 * (i + 1) for i in range(seeds)]]) == pytest.approx(smallest_p(seeds))
+    assert smallest_p(6) < 0.05 < smallest_p(5) and smallest_p(3, 8) == 1.0
 
 
 def test_what_could_be_detected_is_detected_in_80_percent_of_studies():
@@ -70,7 +108,7 @@ def test_what_could_be_detected_is_detected_in_80_percent_of_studies():
     )
     found = scipy.stats.ttest_1samp(generator.normal(effect, deviation, (4000, seeds)), 0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.05)
-    assert detectable_difference([0.1]) is None
+    assert detectable_difference([0.1, 0.2, 0.3, 0.2, 0.1]) is None  # whose signs find nothing
 
 
 def test_holm():
