@@ -99,7 +99,7 @@ def take_turns(
         offload (`bool`, *optional*, defaults to `False`):
             Whether K, V and their gradients are kept in the host's memory.
         known (`dict[bytes, KeptPrefix]`, *optional*):
-            What other passes of the same weights have kept, by the prompt's tokens. What is used is taken out of it:
+            What other passes of the same weights have kept, by prompt and positions. What is used is taken out of it:
             the gradients in it are those of one backward pass of the prefix.
         dropout (`bool`, *optional*, defaults to `False`):
             Whether the model drops at random. A prefix with a graph then runs alone, drawing what it drew before.
@@ -119,7 +119,7 @@ def take_turns(
         if len(columns) == 0 or (len(where) == 1 and not in_chunks):
             continue
         in_chunks = in_chunks or (training and dropout)
-        kept = (known or {}).pop(key_of(ids), None) or KeptPrefix(ids, columns, offload)
+        kept = (known or {}).pop(key_of(ids, columns), None) or KeptPrefix(ids, columns, offload)
         for turn in where:
             turn.kept[number] = kept
         stretches = _stretches(kept, chunk_size)
@@ -135,9 +135,10 @@ def take_turns(
     return turns
 
 
-def key_of(ids: torch.Tensor) -> bytes:
-    """A prompt's tokens as the key of a dictionary."""
-    return ids.cpu().numpy().tobytes()
+def key_of(ids: torch.Tensor, columns: torch.Tensor) -> bytes:
+    """A prompt's tokens and its prefix's columns, which are other positions in a generation of another width, as the
+    key of a dictionary."""
+    return torch.cat([ids, columns]).cpu().numpy().tobytes()
 
 
 def _stretches(kept: KeptPrefix, chunk_size: int | None) -> list[Stretch]:

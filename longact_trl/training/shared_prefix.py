@@ -176,7 +176,7 @@ class SharedPrefixTrainer(GRPOTrainer):
             is_reference |= self.beta != 0 or _adapters_are_off(self.model)  # the former: or may be
         if not is_reference and not self._drops and (len(kept) == 1 or self.args.prefix_offload):
             # Those of more prompts would fill the device. They are kept anew, one after the other.
-            self._scored = {key_of(prefix.ids): prefix for prefix in kept.values()}
+            self._scored = {key_of(prefix.ids, prefix.columns): prefix for prefix in kept.values()}
         return turns
 
     # Chunks

@@ -133,7 +133,7 @@ def test_the_scoring_pass_forwards_a_prompt_once_and_training_reads_what_it_kept
             for turn, part in zip(scoring, parts_of(batch, 2), strict=True)
         ]
     torch.testing.assert_close(torch.cat([output.log_probs for output in outputs]), logps)
-    known = {key_of(kept.ids): kept for kept in scoring[0].kept.values()}
+    known = {key_of(kept.ids, kept.columns): kept for kept in scoring[0].kept.values()}
     found = once(model, batch, prompt_length, 2, turns_of(batch, prompt_length, 2, known=known))
     assert_close(found, expected)
     assert model.tokens == [P - 1 + G * (C + 1)] * 2  # nothing but the two passes
@@ -151,10 +151,26 @@ def test_prompts_that_differ_in_their_last_token_alone(chunk_size):
     with torch.no_grad(), packed_attention_in(model.model):
         for turn, part in zip(scoring, parts_of(batch, 2), strict=True):
             forward_once(model, prompt_length, turn, **part)
-    known = {key_of(kept.ids): kept for turn in scoring for kept in turn.kept.values()}
+    known = {key_of(kept.ids, kept.columns): kept for turn in scoring for kept in turn.kept.values()}
     turns = turns_of(batch, prompt_length, 2, chunk_size=chunk_size, known=known)
     assert_close(once(model, batch, prompt_length, 2, turns), expected)
     assert model.tokens == [2 * (P - 1 + G * (C + 1))] * 2 and not known
+
+
+def test_what_was_kept_at_other_positions_is_not_read():
+    """A step may train on two generations, of which another prompt has made one wider."""
+    batch, prompt_length = make_batch(*GROUP)
+    model = with_head(make_decoder("qwen3"))
+    expected = plainly(model, batch, 2)
+    wider = {name: torch.nn.functional.pad(batch[name], (3, 0)) for name in ("input_ids", "attention_mask")}
+    wider |= {"labels": torch.nn.functional.pad(batch["labels"], (3, 0), value=-100), "fused_lm_head": True}
+    scoring = turns_of(wider, prompt_length + 3, 2, training=False)
+    with torch.no_grad(), packed_attention_in(model):
+        for turn, part in zip(scoring, parts_of(wider, 2), strict=True):
+            forward_once(model, prompt_length + 3, turn, **part)
+    known = {key_of(kept.ids, kept.columns): kept for turn in scoring for kept in turn.kept.values()}
+    assert known
+    assert_close(once(model, batch, prompt_length, 2, turns_of(batch, prompt_length, 2, known=known)), expected)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 4])

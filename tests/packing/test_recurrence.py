@@ -66,7 +66,7 @@ def test_training_reads_the_states_that_scoring_kept():
             for turn, part in zip(scoring, parts_of(batch, 2), strict=True):
                 found = forward_once(model, prompt_length, turn, **part).log_probs
                 torch.testing.assert_close(found, model(**part).log_probs)
-        known = {key_of(kept.ids): kept for kept in scoring[0].kept.values()}
+        known = {key_of(kept.ids, kept.columns): kept for kept in scoring[0].kept.values()}
         turns = turns_of(batch, prompt_length, 2, known=known)
         assert not any(turn.before for turn in turns)
         assert_close(once(model, batch, prompt_length, 2, turns), expected)
