@@ -14,6 +14,7 @@ from .text import fold, unwrap, words
 # An answer longer than twice its gold and this many characters (a polite sentence) more is wrong unread.
 MAX_SURPLUS_CHARS = 200
 YES_NO = {"yes": True, "no": False, "true": True, "false": False, "是": True, "否": False}
+YES_NO |= {"是 的": True, "对": True, "正 确": True, "错": False, "错 误": False}
 
 
 def answer_matches(text: str, golds: list[str] | str, kind: str | None = None) -> bool:
@@ -22,14 +23,15 @@ def answer_matches(text: str, golds: list[str] | str, kind: str | None = None) -
 
     - `choice`: one letter and nothing else (`B`, `(b)`, `B.`), never a letter found in prose.
     - `number`: one number, in digits or Chinese characters, and nothing else but currency, `%`, a scale word or a
-      carrier phrase; two plain integers must be equal, other numbers agree within `RELATIVE_TOLERANCE`. With `%` on
+      carrier phrase; a gold that is a plain integer must be met exactly, or rounded to the last digit that is written;
+      other numbers agree within `RELATIVE_TOLERANCE`. With `%` on
       one side only, 25% is 25 or 0.25.
       Brackets around a gold or a loose dash beside it are a minus, as in accounts; in an answer they are only right
       where the gold has them, too.
     - `string`: a gold, after Unicode, case, articles, punctuation and whitespace are normalised, alone or in a carrier
       phrase of at most `MAX_CARRIER_WORDS` words.
     - `list`: every gold once, in any order, nothing else; separated by newlines, `;`, `,` or `and`, or numbered.
-    - `yes_no`: yes or no.
+    - `yes_no`: yes or no, true or false, alone or in a carrier phrase.
 
     Quotes, a code fence, `$…$`, `\\boxed{…}` and emphasis around an answer change nothing.
 
@@ -80,6 +82,24 @@ def read_choice(text: str) -> str | None:
     return letter if len(letter) == 1 and "A" <= letter <= "Z" else None
 
 
+def read_yes_no(text: str) -> bool | None:
+    """
+    Whether an answer says yes or no.
+
+    Args:
+        text (`str`):
+            What stands between the answer tags.
+
+    Returns:
+        `bool` or `None`: `None` for anything but one of the two.
+    """
+    found = words(text)
+    found = found[2:] if found[:2] == ["答", "案"] else found  # "是" is a carrier, too, and 是否 asks
+    if " ".join(found).isascii() and len(found) <= MAX_CARRIER_WORDS + 1:
+        found = [word for word in found if word not in CARRIER_WORDS]
+    return YES_NO.get(" ".join(found))
+
+
 def _match_string(text: str, golds: list[str]) -> bool:
     found = words(text)
     return any(_is_in_carrier(found, words(gold)) and is_negative(text) == is_negative(gold) for gold in golds)
@@ -118,5 +138,5 @@ _MATCHERS = {
     "number": _any_parsed("number", read_number, same_number),
     "string": _match_string,
     "list": _match_list,
-    "yes_no": _any_parsed("yes_no", lambda text: YES_NO.get(" ".join(words(text))), bool.__eq__),
+    "yes_no": _any_parsed("yes_no", read_yes_no, bool.__eq__),
 }

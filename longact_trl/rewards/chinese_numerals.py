@@ -1,5 +1,7 @@
 """Numbers in Chinese characters, 一万二千三百, as digits."""
 
+import itertools
+import math
 import re
 
 
@@ -10,6 +12,11 @@ _PLAIN = str.maketrans("〇○壹贰貳叁參肆伍陆陸柒捌玖拾佰仟萬�
 """What is written on cheques and elsewhere, in everyday characters."""
 _LONGEST = 40
 """Characters of a number below 10^16, and of one that is none."""
+_UNIT = "千?[万亿]|千"
+_MIXED = re.compile(
+    rf"(?<![\d.,])(?:\d{{1,4}}(?:{_UNIT})){{1,3}}(?:\d{{1,4}}(?:{_UNIT})|\d{{3,4}})(?![\d.,])", re.ASCII
+)
+_PART = re.compile(rf"(\d+)({_UNIT}|)", re.ASCII)
 _RUN = re.compile("[零一二三四五六七八九十百千万亿点]+")
 
 
@@ -36,6 +43,31 @@ def with_digits(text: str) -> str:
         return text
     decimals = "".join(str(_DIGITS.index(char)) for char in decimals)
     return f"{plain[: run.start()]}{value}{point and '.'}{decimals}{plain[run.end() :]}"
+
+
+def joined(text: str) -> str:
+    """
+    A text whose one number has digits before several characters for a power of ten: 3亿5000万 as 350000000.
+
+    Args:
+        text (`str`):
+            Text with ASCII digits.
+
+    Returns:
+        `str`: Unchanged unless every part is smaller than a unit of the one before. 1万2 is said for 12,000 and for
+            10,002.
+    """
+    plain = text.translate(_PLAIN)
+    runs = list(_MIXED.finditer(plain))
+    if len(runs) != 1:
+        return text
+    [run] = runs
+    sizes = {name: size for size, name in _SIZES}
+    parts = [(int(digits), math.prod(map(sizes.get, unit))) for digits, unit in _PART.findall(run[0])]
+    for (_, above), (digits, size) in itertools.pairwise(parts):
+        if not digits * size < above or (size == 1 and digits < above // 10):
+            return text
+    return f"{plain[: run.start()]}{sum(digits * size for digits, size in parts)}{plain[run.end() :]}"
 
 
 def _value(numeral: str) -> str | None:

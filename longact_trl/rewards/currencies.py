@@ -14,7 +14,7 @@ NAMES = frozenset(
     "dinar dinars real reais руб рубль рубля рублей грн гривен евро доллар доллара долларов".split()
 )
 COUNTRIES = frozenset(
-    "us hk nt sg au ca nz mx c r s a american canadian australian british indian chinese japanese swiss".split()
+    "us hk nt sg au ca nz mx jp cn c r s a american canadian australian british indian chinese japanese swiss".split()
 )
 """Before a symbol or name: US$, HK$, Canadian dollars."""
 CJK = re.compile("人民[币幣]|新?[台臺][币幣]|港[币幣元]|[美日欧歐加澳韩韓][元圆圓]|英[镑鎊]|卢比|円|圆|圓|元|원")

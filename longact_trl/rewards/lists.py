@@ -4,9 +4,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from .numbers import read_number
-from .text import as_typed, unwrap, without_groups, words
+from .text import as_typed, fold, unwrap, without_groups, words
 
 
 # A short word only between two items: after a comma it may be an item, and in "I've" or "Charles I" it is none.
@@ -24,6 +25,12 @@ _WORD = re.compile(_AND, re.IGNORECASE)
 _JOINED = frozenset(separator for separator in _SEPARATORS if _AND in separator.pattern)
 _BULLETS = re.compile("[•‣◦▪●○■□◆◇►▶➢➤✓✔★☆※❖∙⦁]")
 _TITLES = re.compile("(?<=[」』》〉】])\\s*(?=[「『《〈【])")  # 《红楼梦》《西游记》
+_QUOTED = re.compile("\"([^\"]+)\"|“([^“”]+)”|「([^「」]+)」|『([^『』]+)』|«([^«»]+)»|„([^„“”]+)[“”]|'([^']+)'")
+_BETWEEN_QUOTED = re.compile(rf"(?:[\s,;、.\[\](){{}}]|{_AND})*", re.IGNORECASE)
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+_FINEST = re.compile(rf"[,、;\n][ \n]?(?:{_AND})|[,、;\n]|{_AND}", re.IGNORECASE)
+_MOST_PARTS = 40
+"""Parts of items that hold separators themselves, which are put together again."""
 _LINE_MARKER = re.compile(r"(?:[-–—*+·]|\(?\d{1,3}[.)]) ")
 _CIRCLED = re.compile("[①-⑳⑴-⒛❶-❿➀-➓⓵-⓾㈠-㈩㊀-㊉]|[1-9]\ufe0f?\u20e3")
 _LABEL = re.compile(
@@ -53,14 +60,15 @@ def is_same_list(text: str, golds: list[str]) -> bool:
     separators = _SEPARATORS
     if any(_WORD.fullmatch(gold.strip()) for gold in golds):  # an item that is itself a word for "and"
         separators = tuple(separator for separator in _SEPARATORS if separator not in _JOINED)
-    wanted, wanted_signs = Counter(map(_key, golds)), Counter(map(_signed_key, golds))
+    are_numbers = all(_PLAIN_NUMBER.fullmatch(without_groups(as_typed(gold)).strip()) for gold in golds)
+    key = _number_key if are_numbers else _signed_key
+    wanted = Counter(map(key, golds))
+    forms = dict.fromkeys((text, unwrap(text), _without_brackets(text) if len(golds) > 1 else text))
     return any(
-        len(items) == len(golds)
-        and Counter(map(_key, items)) == wanted
-        and Counter(map(_signed_key, items)) == wanted_signs
-        for form in dict.fromkeys((text, unwrap(text)))
+        len(items) == len(golds) and Counter(map(key, items)) == wanted
+        for form in forms
         for items in _readings(form, separators)
-    )
+    ) or (separators == _SEPARATORS and _is_made_of(text, golds))
 
 
 def is_negative(text: str) -> bool:
@@ -75,6 +83,42 @@ def _key(item: str) -> tuple[str, ...]:
 
 def _signed_key(item: str) -> tuple[tuple[str, ...], bool]:
     return _key(item), is_negative(item)
+
+
+def _number_key(item: str) -> tuple[str, ...] | float:
+    """Where all golds are plain numbers: 5.0 is 5, and 1 234 is 1234."""
+    number = read_number(item)
+    is_plain = number is not None and not (number.has_percent or number.is_doubtful)
+    return number.value if is_plain else _key(item)
+
+
+def _without_brackets(text: str) -> str:
+    """(5, 3) is no -5 of accounts."""
+    inside = text.strip()[1:-1]
+    return inside if text.strip() in (f"({inside})", f"（{inside}）") and not set("()（）") & set(inside) else text
+
+
+def _is_made_of(text: str, golds: list[str]) -> bool:
+    """Whether a text is all golds and separators, where golds hold separators: "Tom and Jerry and Felix"."""
+    text, *golds = (re.sub(r"[^\S\n]+", " ", fold(part)).strip(" \n.") for part in (text, *golds))
+    gaps = [(gap.start(), gap.end()) for gap in _FINEST.finditer(text)]
+    if not len(golds) <= len(gaps) < _MOST_PARTS:
+        return False
+    starts, ends = [0, *(end for _, end in gaps)], [*(start for start, _ in gaps), len(text)]
+    sizes = {gold: len(_FINEST.findall(gold)) + 1 for gold in golds}
+
+    @cache
+    def fits(part: int, left: tuple[str, ...]) -> bool:
+        if not left or part >= len(starts):
+            return not left and part == len(starts)
+        return any(
+            text[starts[part] : ends[part + sizes[gold] - 1]].strip() == gold
+            and fits(part + sizes[gold], left[: left.index(gold)] + left[left.index(gold) + 1 :])
+            for gold in dict.fromkeys(left)
+            if part + sizes[gold] <= len(starts)
+        )
+
+    return fits(0, tuple(golds))
 
 
 def _readings(text: str, separators: Sequence[re.Pattern]) -> Iterator[list[str]]:
@@ -92,6 +136,8 @@ def _readings(text: str, separators: Sequence[re.Pattern]) -> Iterator[list[str]
         if all(map(_LINE_MARKER.match, lines)):
             yield [_LINE_MARKER.sub("", line, count=1) for line in lines]
         yield from _numbered(plain)
+        if _QUOTED.search(plain) and _BETWEEN_QUOTED.fullmatch(_QUOTED.sub(",", plain)):
+            yield [item[item.lastindex] for item in _QUOTED.finditer(plain)]
 
 
 def _numbered(text: str) -> Iterator[list[str]]:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from .chinese_numerals import with_digits
+from .chinese_numerals import joined, with_digits
 from .currencies import CJK, is_currency, unglued
 from .text import LATEX_WRAPPERS, PERCENT_WORDS, fold, is_cjk, unwrap
 
@@ -29,7 +29,7 @@ _SCALES = {
     "crore": 1e7,
 }
 _SCALES |= {f"{name}s": scale for name, scale in _SCALES.items()}
-_SCALES |= {"mn": 1e6, "mln": 1e6, "bn": 1e9, "tn": 1e12}
+_SCALES |= {"mn": 1e6, "mln": 1e6, "mio": 1e6, "bn": 1e9, "mrd": 1e9, "tn": 1e12}
 # 百万 and 万亿 are products.
 _SCALES |= {"十": 1e1, "百": 1e2, "千": 1e3, "万": 1e4, "萬": 1e4, "亿": 1e8, "億": 1e8}
 _PERCENT = re.compile(
@@ -44,7 +44,7 @@ _DIGITS = re.compile(
     r"(e[+-]?[0-9]{1,3})?"
 )
 _POWER_OF_TEN = re.compile(
-    r"(?<=[0-9]) ?(?:×|\*|\\times|\\cdot|x) ?10 ?\^ ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|([+-]?[0-9]{1,3}))"
+    r"(?<=[0-9]) ?(?:×|\*|[·⋅∙]|\\times|\\cdot|x) ?10 ?(?:\^|\*\*) ?(?:\{ ?([+-]?[0-9]{1,3}) ?\}|([+-]?[0-9]{1,3}))"
 )
 _TOKEN = re.compile(r"[^\W\d_\u3040-\u9fff\uf900-\ufaff]+|\S")
 _NO_CENTS = re.compile(r"(?<=[0-9]) ?/[-=](?!\w)")  # Rs. 500/-, KSh 500/=
@@ -64,6 +64,8 @@ class Number(NamedTuple):
             Whether it is followed by a percent sign or word.
         is_integer (`bool`):
             Whether it is written as a plain integer, 2019 or 2019.0: the tolerance is not for what is counted.
+        unit (`float`):
+            What its last digit counts: 1 in 2019 and in 2.019 thousand, 0.1 in 4999.6.
         is_doubtful (`bool`):
             Whether the sign is written in a way that may mean something else: (5), 5- and "- 5" are -5 in accounts,
             and 5 in brackets, before a dash or after a bullet elsewhere.
@@ -72,6 +74,7 @@ class Number(NamedTuple):
     value: float | int
     has_percent: bool
     is_integer: bool
+    unit: float
     is_doubtful: bool
 
 
@@ -94,7 +97,7 @@ def read_number(text: str) -> Number | None:
     plain = _LATEX.sub(" ", folded.replace("\\%", "%").replace("\\$", "$").replace("{,}", ",").replace("u.s.", "us"))
     plain = _MINUS.sub(" minus ", CJK.sub(" cny ", _PERCENT.sub(" % ", " ".join(plain.split()))))
     plain = _BRACKETED_WORDS.sub(_without_brackets, _NO_CENTS.sub("", unglued(plain)))
-    plain = _POWER_OF_TEN.sub(r"e\1\2", plain) if _DIGITS.search(plain) else with_digits(plain)
+    plain = _POWER_OF_TEN.sub(r"e\1\2", joined(plain)) if _DIGITS.search(plain) else with_digits(plain)
     found = list(_DIGITS.finditer(plain))
     if len(found) != 1:
         return None
@@ -110,18 +113,20 @@ def read_number(text: str) -> Number | None:
     whole, _, decimals = digits.partition(".")
     is_integer = not decimals.strip("0") and not number[2] and not has_percent and after.scale == 1.0
     value = int(whole or 0) if is_integer else value
+    unit = after.scale * float(f"1e{int((number[2] or 'e0')[1:]) - len(decimals)}")
     is_bracketed = before.opens or after.closes
     if before.sign and is_bracketed and before.is_sign_outside:
         return None  # -(5) may be -5 or 5
     is_doubtful = before.is_loose or after.is_negative or (is_bracketed and not before.sign)
     if before.sign and after.is_negative:
         return None
-    return Number(-value if is_doubtful or before.sign == "-" else value, has_percent, is_integer, is_doubtful)
+    return Number(-value if is_doubtful or before.sign == "-" else value, has_percent, is_integer, unit, is_doubtful)
 
 
 def same_number(answer: Number, gold: Number) -> bool:
     """
-    Whether an answer is the gold number. Plain integers must be equal, others agree within `RELATIVE_TOLERANCE`.
+    Whether an answer is the gold number, within `RELATIVE_TOLERANCE`. A gold that is a plain integer must be met
+    exactly, or rounded to the last digit that is written.
 
     Args:
         answer (`Number`):
@@ -136,6 +141,9 @@ def same_number(answer: Number, gold: Number) -> bool:
         return False
     if answer.is_integer and gold.is_integer:
         return answer.value == gold.value  # a count, a year: 2019 is not 2020, which the tolerance would accept
+    # Nor is it 2020.1, 2020e0, 2020% or 2.020 thousand. 2.02 thousand it is, rounded to its last digit.
+    if gold.is_integer and abs(gold.value) > 1 and abs(answer.value - gold.value) > max(1, answer.unit) / 2:
+        return False
     if answer.has_percent == gold.has_percent:
         return _is_close(answer.value, gold.value)
     # 25% is what 25 means where percent are asked for, and 0.25 where a fraction is. 2500% for 25 is a slip of scale.

@@ -1,5 +1,6 @@
 """What typography adds to an answer, taken off: quotes, apostrophes, dashes, code fences and LaTeX around a value."""
 
+import html
 import re
 import unicodedata
 from functools import cache
@@ -22,6 +23,8 @@ MAX_WRAPPINGS = 8
 _ASCII = str.maketrans(
     dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(DASHES, "-") | dict(zip("٫٬،؛٪❛❜", ".,,;%''", strict=True))
 )
+_ENTITY = re.compile("&(?:[a-z]{2,8}|#[0-9]{2,5}|#x[0-9a-f]{2,5});", re.IGNORECASE)
+"""Tables from web pages hold AT&amp;T."""
 _SOFT_MINUS = re.compile(rf"(?<!\w)\xad(?=[{SYMBOLS}]?\.?\d)")
 _OF_CURRENCY = rf"(?:{'|'.join(sorted(COUNTRIES))})?[{SYMBOLS}]|(?:{'|'.join(sorted(NAMES))})\.? ?"
 _SIGN = re.compile(rf"(?<!\w)-(?=(?:{_OF_CURRENCY})?\.?\d)")
@@ -43,7 +46,7 @@ _QUOTES = frozenset('"“”„‟«»‹›「」『』《》〈〉【】〖〗
 
 def as_typed(text: str) -> str:
     """
-    The text as a plain keyboard writes it: Unicode's NFKC, ASCII `'` and `-`.
+    The text as a plain keyboard writes it: Unicode's NFKC, ASCII `'` and `-`, no HTML entities.
 
     Args:
         text (`str`):
@@ -52,12 +55,13 @@ def as_typed(text: str) -> str:
     Returns:
         `str`
     """
+    text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
     return unicodedata.normalize("NFKC", _SOFT_MINUS.sub("-", text).translate(_ASCII))
 
 
 def fold(text: str) -> str:
     """[`as_typed`], in lower case, with ASCII digits and nothing invisible."""
-    plain = as_typed(text).casefold()
+    plain = as_typed(text).casefold().replace("i\u0307", "i")  # İstanbul
     if plain.isascii():
         return plain
     return "".join(

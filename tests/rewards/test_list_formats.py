@@ -21,8 +21,21 @@ CASES = [  # golds, what is right, what is wrong
             "#1 1234\n#2 5678",
             "㊀1234㊁5678",
         ]
+        + ["(1234, 5678)", "（1,234、5,678）", "1 234 and 5 678", "1234.0, 5,678.00", "$1,234 and $5,678"]
         + ["1 - 1234\n2 – 5678", "★1234\n★5678", "$\\{\\text{1234}, \\text{5678}\\}$", "1,234 και 5,678"],
-        ["1234", "1,234 or 5,678", "1234 5678", "12345678", "1,234 and 5,679", "-1234 and 5678", "(1234), 5678"]
+        [
+            "(1234), (5678)",
+            "1234%, 5678",
+            "1234.5 and 5678",
+            "(1234 or 5678)",
+            "1234",
+            "1,234 or 5,678",
+            "1234 5678",
+            "12345678",
+            "1,234 and 5,679",
+            "-1234 and 5678",
+            "(1234), 5678",
+        ]
         + ["1234- and 5678", "1234, 5678, 5678", "not 1234 and 5678", "1234, 5678, and 9", "1、1234\n2、5678\n3、9"],
     ),
     (
@@ -30,10 +43,26 @@ CASES = [  # golds, what is right, what is wrong
         ["Smith, John and Doe, Jane", "Smith, John; and Doe, Jane", "1. Smith, John\n2. Doe, Jane"]
         + ["1. Smith, John 2. Doe, Jane", "(1) Smith, John; (2) Doe, Jane", "a) Smith, John b) Doe, Jane"]
         + ["Smith, John & Doe, Jane", "Smith, John und Doe, Jane", "i. Smith, John ii. Doe, Jane"]
-        + ["“Smith, John” and “Doe, Jane”", "Smith, John y Doe, Jane", "Smith, John et Doe, Jane"],
+        + [
+            "Smith, John, Doe, Jane",
+            '"Smith, John", "Doe, Jane"',
+            '["Doe, Jane", "Smith, John"]',
+            "“Smith, John”“Doe, Jane”",
+        ]
+        + [
+            "'Smith, John' 'Doe, Jane'",
+            "“Smith, John” and “Doe, Jane”",
+            "Smith, John y Doe, Jane",
+            "Smith, John et Doe, Jane",
+        ],
         [
             "Smith, John or Doe, Jane",
             "Smith, Doe, John and Jane",
+            "Smith; John; Doe; Jane",
+            "Smith, John\nDoe\nJane",
+            '"Smith, John" or "Doe, Jane"',
+            '"Smith, John" not "Doe, Jane"',
+            '"Smith", "John", "Doe", "Jane"',
             "John Smith and Jane Doe",
             "Smith, John / Doe, Jane",
         ],
@@ -73,8 +102,10 @@ CASES = [  # golds, what is right, what is wrong
     (["5", "3"], ["- 5\n- 3", "1. 5\n2. 3", "(1) 5 (2) 3"], ["-5, 3", "(5), 3", "- 5\n3", "5-, 3", "–5, 3"]),
     (
         ["Tom and Jerry", "Felix"],
-        ["Tom and Jerry, Felix", "Felix, and Tom and Jerry"],
-        ["Tom, Jerry, Felix", "Tom and Jerry"],
+        ["Tom and Jerry, Felix", "Felix, and Tom and Jerry", "Tom and Jerry and Felix", "Felix and Tom and Jerry."]
+        + ["'Tom and Jerry' 'Felix'"],
+        ["Tom, Jerry, Felix", "Tom and Jerry", "Tom and Felix and Jerry", "Tom and Jerry and Felix and Tom"]
+        + ["Tom & Jerry and Felix or Tom", "Tom and Jerry Felix"],
     ),
     (["And Then There Were None", "Emma"], ["Emma, And Then There Were None"], ["Emma, Then There Were None, and"]),
     (["Hawai'i", "O'ahu"], ["Hawai´i, O´ahu", "Hawaiʻi and Oʻahu"], ["Hawaii"]),

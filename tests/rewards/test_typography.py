@@ -103,7 +103,23 @@ def test_a_text_is_compared_with_its_sign(text, gold):
 
 
 @pytest.mark.parametrize(
-    "text, gold, right", [("True", "yes", 1), ("false.", "no", 1), ("true or false", "yes", 0), ("False", "yes", 0)]
+    "text, gold, right",
+    [("True", "yes", 1), ("false.", "no", 1), ("true or false", "yes", 0), ("False", "yes", 0)]
+    + [("The answer is yes.", "yes", 1), ("Yes, it is", "yes", 1), ("答案：是的", "yes", 1), ("错误", "no", 1)]
+    + [("the answer is not yes", "yes", 0), ("it is yes or no", "yes", 0), ("是否", "no", 0), ("答案是否", "no", 0)]
+    + [
+        ("is it true that it is false", "no", 0),
+        ("yes yes", "yes", 0),
+        ("不对", "yes", 0),
+        ("no, it is not", "no", 0),
+    ],
 )
 def test_true_and_false(text, gold, right):
     assert answer_matches(text, [gold], "yes_no") == right
+
+
+@pytest.mark.parametrize("text, gold", [("AT&T", "AT&amp;T"), ("O'Brien", "O&#39;Brien"), ("istanbul", "İstanbul")])
+def test_what_tables_from_web_pages_hold(text, gold):
+    assert answer_matches(text, [gold]) and answer_matches(gold, [text])
+    assert answer_matches(f"{text}; 7", [gold, "7"], "list") and not answer_matches("AT&Q", [gold])
+    assert not answer_matches("&lt;7", ["7"], "number") and answer_matches("&minus;7", ["-7"], "number")
