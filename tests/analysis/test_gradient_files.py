@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from longact_trl.analysis.gradients.command import digest_of_weights
 from longact_trl.analysis.gradients.files import GradientFiles
 from longact_trl.cli import app
 from longact_trl.quickstart import MODEL
@@ -91,3 +92,22 @@ def test_an_unfinished_measurement_of_other_settings_is_not_gone_on_with(tmp_pat
         GradientFiles(tmp_path, {}, 2).add({"weights": "0" * 16})
     (tmp_path / "gradients.safetensors").write_bytes(before[:100])
     assert "cannot be read" in " ".join(run_command(tmp_path).output.split())
+
+
+def test_a_measurement_goes_on_with_another_number_of_threads():
+    """Floating-point sums over the same weights differ by how they are cut."""
+    sizes = torch.linspace(0, 1, 4000)[:, None] ** 4  # with sizes as different as of real weights
+    weight = torch.randn(4000, 1000, generator=torch.Generator().manual_seed(0)) * sizes
+    model, threads, digests = torch.nn.Linear(1000, 4000, bias=False), torch.get_num_threads(), set()
+    with torch.no_grad():
+        model.weight.copy_(weight)
+    try:
+        for number in (1, 2, 3, 8):
+            torch.set_num_threads(number)
+            digests.add(digest_of_weights(model))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(digests) == 1
+    with torch.no_grad():
+        model.weight[7, 5] += 1e-3
+    assert digest_of_weights(model) not in digests

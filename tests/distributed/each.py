@@ -6,7 +6,9 @@ Each has a process group of its own, as if it had been launched. The first that 
 launcher the other rank's. Behind `--killed`, rank 1's is to end by SIGKILL, and rank 0's to fail without it.
 """
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -26,12 +28,19 @@ RANK = int(os.environ["RANK"])
 launcher = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
+def free_port() -> int:
+    """One below those that Linux gives to whoever asks for any, so that nobody gets it before it is used."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("", port))
+            return port
+
+
 def agree_on_port(number: int) -> str:
     """A free port, for rank 0 to hold a store of its own: in the launcher's lies what earlier groups have written."""
     if RANK == 0:
-        with socket.socket() as free:
-            free.bind(("", 0))
-            launcher.set(f"port {number}", str(free.getsockname()[1]))
+        launcher.set(f"port {number}", str(free_port()))
     return launcher.get(f"port {number}").decode()
 
 

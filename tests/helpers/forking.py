@@ -21,6 +21,11 @@ from pathlib import Path
 from .paths import ROOT
 
 
+ALWAYS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+"""Variables of all these processes: nothing is downloaded."""
+STARTED_WITH = set(os.environ)
+
+
 def forked(target: Callable, *args) -> int:
     """Call `target` in a forked process: its exit code, or minus the signal that ended it. No model has run before."""
     sys.stdout.flush()
@@ -59,9 +64,8 @@ def run_script(script: str, *arguments: str) -> None:
 def server() -> subprocess.Popen:
     """The process that has the imports."""
     command = [sys.executable, "-m", "helpers.forking"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # nothing is downloaded
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ALWAYS, **pipes)
 
 
 def stop_server() -> None:
@@ -72,7 +76,7 @@ def stop_server() -> None:
 def run_forked(*command: str | Path, timeout: int, **environment: str) -> subprocess.CompletedProcess:
     """What `subprocess.run([sys.executable, *command])` returns, with additions to the environment."""
     with tempfile.TemporaryDirectory() as folder:
-        job = [str(part) for part in command], timeout, os.environ | environment, folder
+        job = [str(part) for part in command], timeout, os.environ | ALWAYS | environment, folder
         print(json.dumps(job), file=server().stdin, flush=True)
         code = int(server().stdout.readline())
         stdout, stderr = (Path(folder, name).read_text() for name in ("stdout", "stderr"))
@@ -84,6 +88,8 @@ def serve(command: list[str], timeout: int, environment: dict[str, str], folder:
 
     for number, name in enumerate([os.devnull, f"{folder}/stdout", f"{folder}/stderr"]):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+    for name in STARTED_WITH - environment.keys():  # set by the test that was the first to ask
+        os.environ.pop(name, None)
     os.environ |= environment
     datasets.config.HF_DATASETS_CACHE = f"{folder}/datasets"
     signal.alarm(timeout)

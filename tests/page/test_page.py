@@ -147,14 +147,16 @@ def test_what_is_just_being_written_is_left_out(tmp_path):
 
 
 def test_what_the_run_removes_while_it_is_read_is_not_missed(tmp_path, monkeypatch):
-    folder = write_run(tmp_path / "run", steps=4)
+    folder = write_run(tmp_path / "run", steps=6)
+    removed = iter([1, 2, 3, 5])
 
     def removing(*args):  # as `max_logged_completions` does, behind the listing
-        (folder / "completions" / "completions_00001.parquet").unlink(missing_ok=True)
+        step = next(removed, 1)
+        (folder / "completions" / f"completions_{step:05d}.parquet").unlink(missing_ok=True)
         return spread_steps(*args)
 
     monkeypatch.setattr(run_files, "spread_steps", removing)
-    assert list(read_run(folder, 1000).rollouts) == [2, 3, 4]
+    assert list(read_run(folder, 1000).rollouts) == [4, 6]
 
 
 def test_steps_are_spread_over_the_run():

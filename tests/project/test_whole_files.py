@@ -1,10 +1,10 @@
 """A file that somebody reads while it is written, or after a kill, is the old one or the new one."""
 
 import ast
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from longact_trl.settings import paths
 from longact_trl.settings.paths import PACKAGE, new_folder, output_folder
 from longact_trl.settings.whole_files import whole_file, write_json, write_whole
 
@@ -45,16 +45,18 @@ def test_two_that_write_the_same_file_at_once_do_not_meet(tmp_path):
 
 def test_what_is_started_together_takes_folders_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    look, taken = paths.free_folder, []
 
-    def write(number: int) -> None:
-        with output_folder(None, "inspect", "models/tiny") as folder:
-            (folder / "inspect.json").write_text(str(number))
+    def overtaken(output_dir):  # another process makes the folder that this one has just found free
+        folder = look(output_dir)
+        if len(taken) < 2:
+            folder.mkdir(parents=True)
+            taken.append(folder)
+        return folder
 
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(write, range(64)))
-    folders = list((tmp_path / "runs" / "inspect").iterdir())
-    assert {folder.name for folder in folders} == {"tiny", *(f"tiny-{number}" for number in range(2, 65))}
-    assert sorted(int((folder / "inspect.json").read_text()) for folder in folders) == list(range(64))
+    monkeypatch.setattr(paths, "free_folder", overtaken)
+    with output_folder(None, "inspect", "models/tiny") as folder:
+        assert folder.as_posix() == "runs/inspect/tiny-3" and folder.is_dir() and folder not in taken
 
 
 def test_a_folder_in_which_nothing_was_written_is_gone(tmp_path, monkeypatch):

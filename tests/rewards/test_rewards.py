@@ -136,19 +136,19 @@ def test_no_text_makes_a_reward_fail(text, kind_and_golds):
 def test_a_megabyte_is_scored_in_linear_time(completion):
     kinds = ["choice", "number", "string", "list", "yes_no"]
     golds = [["A"], ["1"], ["Paris"], ["1", "a"], ["yes"]]
-    start = time.perf_counter()
+    start = time.process_time()
     format_reward([completion] * 5, strict=True)
     answer_reward([completion] * 5, answer=golds, answer_kind=kinds)
     # Measured: under 30 ms. A quadratic scan of 1 MB takes minutes, so the limit may be far above the noise.
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_long_gold_is_matched_in_linear_time():
     gold = "word " * 100_000
-    start = time.perf_counter()
+    start = time.process_time()
     assert answer_matches(gold.upper(), [gold])
     assert not answer_matches(gold + "other", [gold])
-    assert time.perf_counter() - start < 10  # measured: under 1 s
+    assert time.process_time() - start < 10  # measured: under 1 s
 
 
 def test_a_bare_string_and_missing_kinds_are_accepted():

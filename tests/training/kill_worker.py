@@ -70,15 +70,23 @@ def start() -> int:
     return child
 
 
-def kill(child: int, rng: random.Random) -> int | None:
-    """Kill in the wanted phase, the first to third time it comes; the phase it hit, `None` if the run ended first."""
+def kill(child: int, rng: random.Random, at_once: bool) -> int | None:
+    """
+    Kill in the wanted phase, the first to third time it comes; the phase it hit, `None` if the run ended first.
+    Without `at_once` a moment later, when it may be in another: how long a phase lasts is the machine's affair.
+    """
     times, delay = rng.randint(1, 3), rng.choice([0, 0.005, 0.02, 0.05])
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         if phase.value == wanted.value and entered.value >= times:
-            time.sleep(delay)
-            os.kill(child, signal.SIGKILL)
-            assert os.waitpid(child, 0)[1] == signal.SIGKILL
-            return phase.value
+            time.sleep(0 if at_once else delay)
+            os.kill(child, signal.SIGSTOP)  # so that the phase that is looked at is the one that is killed
+            if not os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1]):
+                return None
+            if phase.value == wanted.value or not at_once:
+                os.kill(child, signal.SIGKILL)
+                assert os.waitpid(child, 0)[1] == signal.SIGKILL
+                return phase.value
+            os.kill(child, signal.SIGCONT)
         time.sleep(0.0005)
     return None
 
@@ -87,7 +95,7 @@ if __name__ == "__main__":
     rng, hits = random.Random(0), dict.fromkeys(PHASES, 0)
     while sum(hits.values()) < KILLS:
         wanted.value = 1 + sum(hits.values()) % 3
-        hit = kill(start(), rng)
+        hit = kill(start(), rng, at_once=sum(hits.values()) // 3 % 2 == 0)  # half of each phase's kills
         assert hit is not None, f"it ended after {hits}"
         hits[PHASES[hit]] += 1
     assert os.waitpid(start(), 0)[1] == 0

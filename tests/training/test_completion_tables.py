@@ -1,7 +1,11 @@
 """Tables of completions: how many there are, and what dynamic sampling threw away."""
 
+from concurrent.futures import Future
+
 import pandas
 import pytest
+from transformers import TrainerCallback
+from transformers.utils.hub import PushInProgress
 
 from helpers.noting import answer_reward, length_reward, prompt_number
 from helpers.sampling import logs_of, make_noting
@@ -54,6 +58,25 @@ def test_tables_stay_within_their_bound(tmp_path):
     assert list(tables(tmp_path, TRAINED)) == [2, 4, 6, 7]  # 16 rows
     with pytest.raises(ValueError, match="`max_logged_completions` must be a positive number.*got 0"):
         make_args(tmp_path, max_logged_completions=0)
+
+
+class Pushing(TrainerCallback):
+    """A push in the background that lasts from the second step to the end of the fifth."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            self.trainer.push_in_progress = PushInProgress([Future()])
+        if state.global_step == 5:
+            self.during = list(tables(args.output_dir))
+            self.trainer.push_in_progress.jobs[0].set_result(None)
+
+
+def test_tables_that_are_being_pushed_are_not_removed(tmp_path):
+    pushing = Pushing()
+    settings = {"log_completions": True, "num_completions_to_print": 0, "max_logged_completions": 12, "max_steps": 6}
+    pushing.trainer = make_trainer(tmp_path, callbacks=[pushing], **settings)
+    pushing.trainer.train()
+    assert pushing.during == [1, 2, 3, 4, 5] and list(tables(tmp_path)) == [2, 4, 6]
 
 
 def test_a_table_that_a_kill_has_cut_off_stops_no_later_run(tmp_path):

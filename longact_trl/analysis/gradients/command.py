@@ -73,7 +73,7 @@ def inspect_gradients(
         files = GradientFiles(output, asked | claim_of(rows, args), len(batches))
         with console.status("Loading the weights"):
             loaded = load_model(model).float()  # in half precision a step this small would vanish
-            files.add({"weights": digest_of([param.double().sum().item() for param in loaded.parameters()])})
+            files.add({"weights": digest_of_weights(loaded)})
         rewards, name = choose_rewards(
             loaded, tokenizer, args, dataset, reward_functions(script_args, args, tokenizer), console, files.reward
         )
@@ -113,6 +113,11 @@ def claim_of(rows: Sequence[dict], args: LongActConfig) -> dict:
 def digest_of(content: object) -> str:
     """Digits of a SHA-256 over what can be written as JSON."""
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
+
+
+def digest_of_weights(model: PreTrainedModel) -> str:
+    """Digits of a SHA-256 over float32 parameters: sums of their bits, integers, which know no order of threads."""
+    return digest_of([int(param.detach().view(torch.int32).sum()) for param in model.parameters()])
 
 
 def recipe_folder() -> Path:
