@@ -38,8 +38,13 @@ def write_run_page(
     console = console or Console()
     with console.status("Reading the runs"):
         read = [read_run(run, max_rollouts // len(runs)) for run in runs]
-        file = Path(output or Path(runs[0]) / "page.html")
-        write_whole(file, page_of(read))
+        file = Path(output or runs[0])
+        file = file / "page.html" if file.is_dir() else file
+        page = page_of(read)
+        try:
+            write_whole(file, page)
+        except OSError as error:
+            raise ValueError(f"{file} cannot be written ({error}): give another `--output`.") from error
     for run in read:
         shown = sum(map(len, [*run.rollouts.values(), *run.thrown_away.values()]))
         console.print(

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..training.parts import PARTS, REST
@@ -34,6 +35,7 @@ CURVES = (
     ("learning_rate", "Learning rate"),
 )
 """Logged quantities, in the order in which a reader asks for them."""
+NUM_REWARDS = 3
 
 
 def page_of(runs: list[RunFiles]) -> str:
@@ -48,18 +50,47 @@ def page_of(runs: list[RunFiles]) -> str:
         `str`
     """
     parts: list[str] = []
-    described = [_run(i, run, parts) for i, run in enumerate(runs)]
-    content = json.dumps({"curves": CURVES, "parts": [*PARTS, REST], "runs": described}).replace("</", "<\\/")
+    names, curves = names_of([run.folder for run in runs]), curves_of(runs)
+    described = [_run(i, name, run, parts, curves) for i, (name, run) in enumerate(zip(names, runs, strict=True))]
+    content = json.dumps({"curves": curves, "parts": [*PARTS, REST], "runs": described})
+    content = content.replace("<", "\\u003c")  # neither `</script>` nor `<!--` means anything then
     page = _read("page.html").replace("__STYLE__", _read("style.css"))
     page = page.replace("__SCRIPT__", "\n".join(map(_read, SCRIPTS)))
     return page.replace("__PARTS__", "\n".join(parts)).replace("__DATA__", content)
+
+
+def curves_of(runs: Sequence[RunFiles]) -> list[tuple[str, str]]:
+    """[`CURVES`], and after those of this package's rewards the mean of each other one."""
+    logged = dict.fromkeys(name for run in runs for entry in run.log for name in entry)
+    own = [name for name in logged if name.startswith("rewards/") and name.endswith("/mean")]
+    more = [(name, name.removeprefix("rewards/").removesuffix("/mean")) for name in own if name not in dict(CURVES)]
+    return [*CURVES[:NUM_REWARDS], *more, *CURVES[NUM_REWARDS:]]
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """
+    The last parts of the paths, as few as tell them apart: each run of a study lies in a folder `model`.
+
+    Args:
+        folders (`Sequence[Path]`):
+            Folders of runs.
+
+    Returns:
+        `list[str]`
+    """
+    paths = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-length:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names
 
 
 def _read(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _run(number: int, run: RunFiles, parts: list[str]) -> dict:
+def _run(number: int, name: str, run: RunFiles, parts: list[str], curves: list[tuple[str, str]]) -> dict:
     steps = {}
     for step, table in run.rollouts.items():
         thrown_away = run.thrown_away.get(step)
@@ -69,9 +100,9 @@ def _run(number: int, run: RunFiles, parts: list[str]) -> dict:
     if run.masks:
         parts.append(_part(f"masks-{number}", projections_of(run.masks)))
     return {
-        "name": run.folder.name,
+        "name": name,
         "configuration": _texts(run.configuration),
-        "log": {name: _curve(run, name) for name, _ in CURVES},
+        "log": {name: _curve(run, name) for name, _ in curves},
         "seconds": {part: _curve(run, f"longact/seconds_{part}") for part in (*PARTS, REST)},
         "gib": {part: _curve(run, f"longact/gib_{part}") for part in PARTS},
         "rollouts": steps,

@@ -1,11 +1,16 @@
 """Rollouts of a step as the page shows them: in groups, with what each earned and why."""
 
+import json
+from collections.abc import Mapping
+
+import numpy
 import pandas
 
 from ..rewards.reasons import why_no_answer_reward, why_no_format_reward
 from ..training.completion_tables import REASON
 
 
+SEVERAL = (list, tuple, numpy.ndarray)
 NOT_REWARDS = {"step", "prompt", "completion", "advantage", "answer", "answer_kind", REASON}
 
 
@@ -31,15 +36,14 @@ def groups_of(table: pandas.DataFrame) -> list[dict]:
     groups: dict[tuple, dict] = {}
     for row in table.to_dict("records"):
         prompt, reason = text_of(row["prompt"]), row.get(REASON)
-        gold = row.get("answer")
-        golds = None if gold is None else [gold] if isinstance(gold, str) else [str(g) for g in gold]
+        golds = _golds_of(row.get("answer"))
         kind = row.get("answer_kind") if isinstance(row.get("answer_kind"), str) else None
         new = {"prompt": prompt, "gold": golds, "kind": kind, "reason": reason, "rows": []}
         completion = text_of(row["completion"])
         groups.setdefault((prompt, reason), new)["rows"].append(
             {
                 "completion": completion,
-                "rewards": {name: row[name] for name in names if is_number(row[name])},
+                "rewards": {name: float(row[name]) for name in names if is_number(row[name])},
                 "advantage": row["advantage"] if is_number(row.get("advantage")) else None,
                 "why": _why(row, completion, golds, kind),
             }
@@ -58,10 +62,43 @@ def _why(row: dict, completion: str, golds: list[str] | None, kind: str | None) 
 
 def text_of(messages) -> str:
     """A prompt or completion as text: messages are told apart by their roles."""
-    if isinstance(messages, str):
-        return messages
-    turns = [(message.get("role") or "", str(message.get("content") or "")) for message in messages]
+    if not isinstance(messages, SEVERAL):
+        return "" if _is_missing(messages) else str(messages)
+    turns = [(message.get("role") or "", _said(message)) for message in messages]
     return turns[0][1] if len(turns) == 1 else "\n\n".join(f"[{role}] {content}" for role, content in turns)
+
+
+def _said(message: Mapping) -> str:
+    """A message's text, `[image]` and the like between its texts, and the tools that it calls. Parquet gives each
+    message all fields that one of them has."""
+    content = message.get("content")
+    parts = content if isinstance(content, SEVERAL) else [] if content is None else [content]
+    said = [part.get("text") or f"[{part.get('type')}]" if isinstance(part, Mapping) else str(part) for part in parts]
+    if message.get("reasoning_content"):
+        said.insert(0, f"[reasoning] {message['reasoning_content']}")
+    calls = message.get("tool_calls")
+    for call in () if calls is None else calls:
+        function = call.get("function") or call
+        arguments = function.get("arguments")
+        if isinstance(arguments, Mapping):
+            given = {name: value for name, value in arguments.items() if value is not None}
+            arguments = json.dumps(given, ensure_ascii=False, default=_plain)
+        said.append(f"[calls] {function.get('name')}({arguments or ''})")
+    return "\n".join(said)
+
+
+def _plain(value) -> object:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _golds_of(answer) -> list[str] | None:
+    if isinstance(answer, SEVERAL):
+        return [str(gold) for gold in answer]
+    return None if _is_missing(answer) else [str(answer)]
+
+
+def _is_missing(value) -> bool:
+    return value is None or value != value
 
 
 def is_number(value) -> bool:

@@ -85,10 +85,13 @@ def _read(folder: Path, max_rollouts: int) -> RunFiles:
     rows = {step: _rows(file) + _rows(thrown_away.get(step)) for step, file in trained.items()}
     steps = spread_steps(rows, max_rollouts)
     rollouts = {step: pandas.read_parquet(trained[step]) for step in steps}
+    configuration = configuration_of(folder, saved)
     logged = {entry["step"] for entry in log if "reward" in entry}
+    known = [name[8:-5] for entry in log for name in entry if name.startswith("rewards/") and name.endswith("/mean")]
+    weights = configuration["settings"].get("reward_weights")
     for step, table in rollouts.items():  # not yet in a checkpoint
         if step not in logged:
-            log.append({"step": step, **_rewards_of(table)})
+            log.append({"step": step, **_rewards_of(table, known, weights)})
     masks = {int(path.name.rpartition("-")[2]): path for path in saved if has_masks(path)}
     masks = {step: masks[step] for step in shown_checkpoints(sorted(masks))}
     return RunFiles(
@@ -97,7 +100,7 @@ def _read(folder: Path, max_rollouts: int) -> RunFiles:
         rollouts,
         {step: pandas.read_parquet(thrown_away[step]) for step in steps if step in thrown_away},
         {step: _by_head(path) for step, path in masks.items()},
-        configuration_of(folder, saved),
+        configuration,
     )
 
 
@@ -126,10 +129,13 @@ def _rows(file: Path | None) -> int:
     return parquet.read_metadata(file).num_rows if file else 0
 
 
-def _rewards_of(table: pandas.DataFrame) -> dict[str, float]:
-    means = table[reward_columns(table)].mean()
-    by_name = {f"rewards/{name}/mean": float(value) for name, value in means.items()}
-    return {"reward": float(means.sum()), **by_name}
+def _rewards_of(table: pandas.DataFrame, known: list[str], weights: list[float] | None) -> dict[str, float]:
+    """Means as GRPOTrainer logs them: of what a function scored, and of the weighted sums of each completion."""
+    names = [name for name in reward_columns(table) if name in known or not known]
+    rewards = table[names].astype(float)
+    by_name = {f"rewards/{name}/mean": float(value) for name, value in rewards.mean().items()}
+    sums = rewards * weights if weights and len(weights) == len(names) else rewards
+    return by_name if not names else {"reward": float(sums.sum(axis=1).mean()), **by_name}
 
 
 def _by_head(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -88,7 +88,7 @@ def tables(folder: str | Path, kind: str = TRAINED) -> dict[int, Path]:
         `dict[int, Path]`: By step, in order; without one that is still written, or that a kill has cut off.
     """
     files = filter(is_whole, Path(folder, kind).glob("completions_*.parquet"))
-    found = {int(file.stem.rpartition("_")[2]): file for file in files}
+    found = {int(step): file for file in files if (step := file.stem.rpartition("_")[2]).isdecimal()}
     return dict(sorted(found.items()))
 
 

@@ -42,7 +42,7 @@ def content_of(page: str) -> tuple[dict, dict]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "</script><b>run"
+    folder = tmp_path_factory.mktemp("runs") / "<!--<script><b>run"
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "log_completions": True}
     make_trainer(folder, reward=[spread_reward, right_or_wrong], num_completions_to_print=0, **settings).train()
     return folder
@@ -157,6 +157,90 @@ def test_what_the_run_removes_while_it_is_read_is_not_missed(tmp_path, monkeypat
 
     monkeypatch.setattr(run_files, "spread_steps", removing)
     assert list(read_run(folder, 1000).rollouts) == [4, 6]
+
+
+def write_table(folder, rows, step=1):
+    file = folder / "completions" / f"completions_{step:05d}.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    plain = {"step": step, "prompt": "p", "completion": "c", "advantage": 0.0}
+    pandas.DataFrame([plain | row for row in rows]).to_parquet(file)
+    return folder
+
+
+CALLS = [
+    {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add", "arguments": {"a": 3}}}]},
+    {"role": "tool", "name": "add", "content": "12"},
+    {"role": "assistant", "reasoning_content": "Easy.", "content": "It is 12"},
+]
+SEEN = [{"type": "image", "text": None}, {"type": "text", "text": "What is it?"}]
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([{"role": "user", "content": SEEN}], "[image]\nWhat is it?"),
+        (CALLS, '[assistant] [calls] add({"a": 3})\n\n[tool] 12\n\n[assistant] [reasoning] Easy.\nIt is 12'),
+        ([{"role": "user", "content": None}], ""),
+        ([], ""),
+    ],
+)
+def test_messages_of_any_kind_are_shown(tmp_path, messages, text):
+    """As they come back from Parquet: arrays, and each field that one of the messages has."""
+    _, parts = content_of(page_of([read_run(write_table(tmp_path, [{"completion": messages, "r": 1.0}]), 100)]))
+    [group] = parts["rollouts-0-1"]["groups"]
+    assert [row["completion"] for row in group["rows"]] == [text]
+
+
+@pytest.mark.parametrize(
+    ("answers", "gold"),
+    [((5, 6), ["5"]), ((None, ["x"]), None), ((float("nan"), 2.5), None), (([["a"], ["b"]],), ["['a']", "['b']"])],
+)
+def test_answers_of_any_kind_are_golds(tmp_path, answers, gold):
+    rows = [{"answer_reward": 0.0, "answer": answer} for answer in answers]
+    _, parts = content_of(page_of([read_run(write_table(tmp_path, rows), 100)]))
+    assert parts["rollouts-0-1"]["groups"][0]["gold"] == gold
+
+
+def test_rewards_that_are_no_numbers_or_of_other_names(tmp_path):
+    one = write_table(tmp_path / "one" / "model", [{"own": 1.0, "right": True}, {"own": None, "right": False}])
+    two = write_table(tmp_path / "two" / "model", [{"other": -2.0}, {"other": float("inf")}])
+    data, parts = content_of(page_of([read_run(one, 100), read_run(two, 100)]))
+    assert [run["name"] for run in data["runs"]] == ["one/model", "two/model"]  # as a study's runs are called
+    rewards = [[row["rewards"] for row in parts[f"rollouts-{i}-1"]["groups"][0]["rows"]] for i in (0, 1)]
+    assert rewards == [[{"own": 1.0, "right": 1.0}, {"right": 0.0}], [{"other": -2.0}, {}]]
+    assert type(rewards[0][0]["right"]) is float  # the script counts with it
+    titles = [title for _, title in data["curves"]]
+    assert titles[titles.index("Format right") + 1 :][:3] == ["own", "right", "other"]
+
+
+def test_rewards_behind_the_last_checkpoint_are_weighted_as_the_log_s(tmp_path):
+    weights = [2.0, 0.5]
+    rewards = [spread_reward, right_or_wrong]
+    settings = {"save_strategy": "no", "max_steps": 2, "log_completions": True, "num_completions_to_print": 0}
+    trainer = make_trainer(tmp_path, reward=rewards, reward_weights=weights, **settings)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "reward" in entry]
+    run = read_run(tmp_path, 100)
+    for ours, theirs in zip(run.log, logged, strict=True):
+        assert ours["reward"] == pytest.approx(theirs["reward"])
+        for name in ("rewards/spread_reward/mean", "rewards/answer_reward/mean"):
+            assert ours[name] == pytest.approx(theirs[name])
+
+
+def test_a_column_that_a_reward_logs_is_no_reward(tmp_path):
+    for step in (1, 2):
+        write_table(tmp_path, [{"r": 0.5, "characters": 1000.0}], step)
+    state = {"log_history": [{"step": 1, "reward": 0.5, "rewards/r/mean": 0.5}]}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    assert [entry["reward"] for entry in read_run(tmp_path, 100).log] == [0.5, 0.5]
+
+
+def test_where_the_page_goes(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(write_table(tmp_path / "here", [{"r": 1.0}]))
+    assert CliRunner().invoke(app, ["page", ".", "--output", str(tmp_path)]).exit_code == 0  # a folder
+    assert content_of((tmp_path / "page.html").read_text())[0]["runs"][0]["name"] == "here"
+    done = CliRunner().invoke(app, ["page", ".", "--output", "/proc/none/page.html"])
+    assert done.exit_code == 2 and "cannot be written" in done.output
 
 
 def test_steps_are_spread_over_the_run():

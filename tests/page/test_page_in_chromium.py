@@ -1,5 +1,6 @@
 """The page in a browser: it says nothing on the console, fits a phone, follows keys and holds 10,000 rollouts."""
 
+import pandas
 import pytest
 
 from helpers.chromium import chromium, find_chromium
@@ -63,6 +64,20 @@ CONTRAST = """
       return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); }));
 })()
 """
+
+
+def test_odd_rewards_names_and_scripts(browser, tmp_path):
+    """True and false, none at all, markup as a name, Arabic: each is drawn, and nothing of it runs."""
+    row = {"step": 1, "prompt": "ما هي العاصمة؟", "completion": "<!--<script>throw 1</script>", "advantage": 0.0}
+    rows = [row | {"right": True, "<b>own</b>": None}, row | {"right": False, "<b>own</b>": -1.5}]
+    file = tmp_path / "<!--<script>" / "completions" / "completions_00001.parquet"
+    file.parent.mkdir(parents=True)
+    pandas.DataFrame(rows).to_parquet(file)
+    write_run_page([str(file.parents[1])], str(tmp_path / "page.html"))
+    page = browser.open(tmp_path / "page.html", 420)
+    page.until("document.querySelectorAll('.row').length === 2")
+    assert page.run("document.querySelector('.group').innerText").count("own") == 2
+    assert page.run("title.textContent") == "<!--<script>" and page.problems == []
 
 
 def test_light_and_dark_differ(browser, files):
