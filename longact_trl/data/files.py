@@ -58,7 +58,7 @@ def find_files(source: str, split: str, data_files: str | list[str] | None = Non
     path = path.resolve()  # as datasets names the files in it
     if data_files is not None:
         patterns = [data_files] if isinstance(data_files, str) else data_files
-        return _of_one_kind(source, sorted(str(file) for pattern in patterns for file in path.glob(pattern)), patterns)
+        return _of_one_kind(source, _found(path, patterns), patterns)
     splits = _splits_of(source, path)
     both = {file for of, files in splits.items() for file in files if of != split} & set(splits.get(split, ()))
     if both and set(splits[split]) != both:
@@ -74,7 +74,7 @@ def find_files(source: str, split: str, data_files: str | list[str] | None = Non
             "file as the source"
         )
     patterns = [f"*{suffix}" for suffix in BUILDERS]
-    files = sorted(str(file) for pattern in patterns for file in path.glob(pattern)) or splits.get("train", [])
+    files = _found(path, patterns) or splits.get("train", [])
     names = {file: Path(file).relative_to(path).as_posix() for file in files}
     held_out = [file for file, name in names.items() if _sounds_held_out(name, names.values())]
     if held_out and len(held_out) < len(files):
@@ -83,6 +83,10 @@ def find_files(source: str, split: str, data_files: str | list[str] | None = Non
             "splits by names that `datasets` knows (train, test): rename them or give one file as the source"
         )
     return _of_one_kind(source, files, patterns)
+
+
+def _found(folder: Path, patterns: list[str]) -> list[str]:
+    return sorted(str(file) for pattern in patterns for file in folder.glob(pattern) if not file.is_dir())
 
 
 def is_saved(folder: Path) -> bool:

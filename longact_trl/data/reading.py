@@ -37,13 +37,19 @@ def named_errors(source: str, kind: str) -> Iterator[None]:
         reason = error.__cause__ or error
         if isinstance(reason, Unreadable):  # named already
             raise reason from error
-        if isinstance(reason, OSError):  # the Hub cannot be reached, or a file cannot
+        if isinstance(reason, OSError) and not _is_of_a_file(reason, source):  # the Hub cannot be reached
             raise
         what = f"{type(reason).__name__}: {str(reason)[:MAX_PARTICULARS].rstrip('.')}"
         raise Unreadable(
             f"{source!r} cannot be read as {kind}: {what}. Each row must be an object with the keys of this source."
         ) from error
     except OSError as error:
-        if error.errno is not None or "://" in source:
+        if (error.errno is not None or "://" in source) and not _is_of_a_file(error, source):
             raise
         raise Unreadable(f"{source!r} cannot be read as {kind}: {str(error)[:MAX_PARTICULARS]}") from error  # Arrow's
+
+
+def _is_of_a_file(error: OSError, source: str) -> bool:
+    """A broken link, a folder called `rows.jsonl`, a file of somebody else."""
+    is_of_a_file = isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError)
+    return is_of_a_file and error.errno is not None and "://" not in source

@@ -33,7 +33,8 @@ def read_source(
     """
     path = Path(source).expanduser()
     if is_saved(path):
-        saved = load_from_disk(str(path))
+        with named_errors(source, "what save_to_disk writes"):
+            saved = load_from_disk(str(path))
         if isinstance(saved, DatasetDict):
             if split not in saved:
                 raise ValueError(f"{source!r} has no split {split!r} but {', '.join(map(repr, saved))}: choose one")

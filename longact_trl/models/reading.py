@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from torch import nn
 
-from .naming import naming
+from .naming import broken_file, naming
 from .weight_files import check_weights, refuse_adapter
 
 
@@ -46,7 +46,8 @@ def load_config(model: str, revision: str | None = None, trust_remote_code: bool
         except (OSError, HFValidationError):
             raise
         except Exception as error:  # of many classes, some of transformers' own, and few name the file
-            raise ValueError(f"The config.json of {model!r} cannot be used: {' '.join(str(error).split())}") from error
+            unusable = f"The config.json of {model!r} cannot be used: {' '.join(str(error).split())}"
+            raise ValueError(broken_file(model) or unusable) from error
     rope = getattr(getattr(config, "text_config", None) or config, "rope_parameters", None) or {}
     for name in ("factor", "original_max_position_embeddings"):
         if not isinstance(rope.get(name, 1), int | float):  # which only computing with it would tell
@@ -118,7 +119,8 @@ def read_tokenizer(model: str, load: Callable[[str], "PreTrainedTokenizerBase | 
             raise
         except Exception as error:  # of the tokenizers library, plain ones that name no file
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ValueError(f"The tokenizer of {model!r} cannot be loaded: {what}") from error
+            unusable = f"The tokenizer of {model!r} cannot be loaded: {what}"
+            raise ValueError(broken_file(model) or unusable) from error
     tokenizer = getattr(loaded, "tokenizer", loaded)
     if hasattr(tokenizer, "get_added_vocab") and tokenizer.get_vocab().keys() <= tokenizer.get_added_vocab().keys():
         raise ValueError(

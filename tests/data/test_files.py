@@ -138,3 +138,17 @@ def test_a_folder_of_save_to_disk(tmp_path):
 def test_the_fixtures_are_one_split_each():
     assert find_files(str(FIXTURES / "docqa.jsonl"), "anything") == [str(FIXTURES / "docqa.jsonl")]
     assert find_files("someone/on-the-hub", "train") is None
+
+
+def test_what_cannot_be_opened_is_named(tmp_path):
+    folder = tmp_path / "rows"
+    source = lay_out(folder, {"a.jsonl": "?"}, own)
+    (folder / "b.jsonl").mkdir()  # of no concern
+    assert find_files(source, "train") == [f"{folder}/a.jsonl"]
+    (folder / "c.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(ValueError, match="c.jsonl' cannot be read as .jsonl: .*No such file"):
+        read_prompts(str(folder), "train")
+    Dataset.from_list([own("train")]).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="saved' cannot be read as what save_to_disk writes: "):
+        read_prompts(str(tmp_path / "saved"), "train")
