@@ -52,14 +52,24 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """Each test has a datasets cache of its own."""
-    folder = tmp_path / "cache"
+def use_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder))  # for a test that is the first to import datasets
     if "datasets" in sys.modules:
         monkeypatch.setattr(sys.modules["datasets"].config, "HF_DATASETS_CACHE", folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_fixtures(tmp_path_factory):
+    """What is made once for several tests: nothing is taken from the user's datasets cache, or left there."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield use_cache(tmp_path_factory.mktemp("cache"), monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """Each test has a datasets cache of its own."""
+    return use_cache(tmp_path / "cache", monkeypatch)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from longact_trl.training.checkpoints import newest_complete_checkpoint
 OUT, RANK = Path(sys.argv[1]), int(os.environ["RANK"])
 
 trainer = make_trainer(
-    OUT, sys.argv[2], max_steps=1, save_strategy="steps", save_steps=1, hub_model_id="me/tiny", ddp_timeout=60
+    OUT, sys.argv[2], max_steps=1, save_strategy="steps", save_steps=1, hub_model_id="me/tiny", ddp_timeout=300
 )
 trainer.train()
 try:

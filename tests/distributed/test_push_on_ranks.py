@@ -18,7 +18,7 @@ def test_a_refused_push_stops_both_ranks_and_a_second_one_arrives_once(tiny_mode
     with Hub() as hub:
         hub.faults |= {"create": [403], "info": [403]}  # where creating is refused, whether there is one is asked
         hub.files["me/tiny"] = {}
-        done = subprocess.run(command, cwd=ROOT, env=environment_of(hub), capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, cwd=ROOT, env=environment_of(hub), capture_output=True, text=True, timeout=900)
         assert done.stdout.count("OK") == 2, (done.stdout + done.stderr)[-6000:]
         assert hub.commits["me/tiny"] == ["End of training"]
         assert (hub.asked["commit"], hub.asked["batch"]) == (1, 1)

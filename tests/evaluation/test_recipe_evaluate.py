@@ -19,12 +19,13 @@ RECIPE = str(ROOT / "recipes" / "evaluate.py")
 MODEL = str(ROOT / "longact_trl" / "assets" / "tiny_qwen3")
 NUM_SAMPLES = 24
 ARGS = ["--config", "eval_tiny.yaml", "--model", MODEL, "--num_samples", str(NUM_SAMPLES), "--batch_size", "2"]
-ENV = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def start(output_dir: Path, *launch: str) -> subprocess.Popen:
     command = [sys.executable, *launch, RECIPE, *ARGS, "--output_dir", str(output_dir)]
-    return subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
 
 
 def evaluated(output_dir: Path, *more: str) -> dict:

@@ -1,5 +1,7 @@
 """The page in a browser: it says nothing on the console, fits a phone, follows keys and holds 10,000 rollouts."""
 
+from itertools import pairwise
+
 import pandas
 import pytest
 
@@ -165,14 +167,11 @@ def test_ten_thousand_rollouts_do_not_stall(browser, tmp_path):
     page = browser.open(tmp_path / "page.html", 1400)
     is_drawn(page)
     assert sum(page.run("Object.values(data.runs[0].rollouts).flat()")) == 10_000
-    assert page.run("performance.timing.domComplete - performance.timing.navigationStart") < 10_000
-    page.run(
-        "window.longest = 0; new PerformanceObserver((list) => list.getEntries().forEach((task) => "
-        "{ longest = Math.max(longest, task.duration); })).observe({type: 'longtask'})"
-    )
+    so_far = [page.seconds]
     for step in range(2, 26):
         page.press("ArrowRight")
         page.until(f"stepName.textContent === '{step} of 25' && document.querySelector('.group summary')")
+        so_far.append(page.seconds)
     assert page.run("document.querySelectorAll('*').length") < 5000  # of a step only what is looked at
-    assert page.run("longest") < 1500  # milliseconds in which nothing answers, on a machine with other work
+    assert so_far[0] < 10 and max(after - before for before, after in pairwise(so_far)) < 1.5
     assert page.problems == []

@@ -41,7 +41,7 @@ def run(wheel, tmp_path_factory):
 
     def start(program: str, *arguments: str | Path) -> str:
         command = [environment / "bin" / program, *arguments]
-        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -52,7 +52,7 @@ def run(wheel, tmp_path_factory):
 
 
 def pip(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True, timeout=300, env=ALONE)
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True, timeout=900, env=ALONE)
 
 
 def files_of(folder: Path) -> set[str]:

@@ -184,7 +184,7 @@ def outcomes(tmp_path_factory) -> dict[str, dict]:
     environment["CUDA_VISIBLE_DEVICES"] = ""  # a machine without a GPU
     cases = json.dumps([[program, arguments] for program, arguments, _ in CASES.values()])
     here = tmp_path_factory.mktemp("no_run_is_here")  # should a mistake go unnoticed, the run it starts ends here too
-    done = subprocess.run(command, input=cases, capture_output=True, text=True, env=environment, timeout=120, cwd=here)
+    done = subprocess.run(command, input=cases, capture_output=True, text=True, env=environment, timeout=600, cwd=here)
     assert done.returncode == 0, done.stderr
     return dict(zip(CASES, json.loads(done.stdout), strict=True))
 

@@ -13,7 +13,7 @@ def test_it_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_STEPS", "2")
     monkeypatch.setenv("NOTEBOOK_HELD_OUT", "32")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 2  # heatmaps, and the run

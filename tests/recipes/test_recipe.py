@@ -190,7 +190,7 @@ def launch(folder: Path, *flags: str) -> str:
     command += [f"{RECIPES}/grpo_longact.py", "--config", "qwen3_8b.yaml", *CPU, "--use_vllm", "false", *flags]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode != 0
     return done.stderr

@@ -100,7 +100,7 @@ make_trainer(sys.argv[1], reward=waits_for_a_server, ddp_timeout=2).train()
 
 
 def test_a_reward_function_that_hangs(tmp_path):
-    done = run_forked("-c", HANGS, tmp_path, timeout=120)
+    done = run_forked("-c", HANGS, tmp_path, timeout=600)
     assert done.returncode == 1
     assert "A reward function has not returned for 2 s" in done.stderr
     assert "in waits_for_a_server" in done.stderr

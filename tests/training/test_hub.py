@@ -105,7 +105,7 @@ def test_a_push_that_fails_loses_nothing_and_says_how_to_push_again(hub, tmp_pat
         hub.is_dead = False
         command = shlex.split(note.split("`")[1])
         command[0] = str(Path(sys.executable).with_name(command[0]))
-        subprocess.run(command, env=environment_of(hub), check=True, capture_output=True, timeout=120)
+        subprocess.run(command, env=environment_of(hub), check=True, capture_output=True, timeout=600)
     else:
         trainer.push_to_hub()
     assert_arrived(hub, "me/tiny", tmp_path / "my run")
@@ -149,7 +149,7 @@ def test_a_push_of_ones_own_in_the_background_that_fails_is_told_with_the_way_to
     monkeypatch.setattr(logging.getLogger("longact_trl.training.hub"), "filters", [slow])
     with caplog.at_level(logging.WARNING, "longact_trl.training.hub"):
         push = trainer.push_to_hub(blocking=False)
-        assert isinstance(push.exception(timeout=60), HfHubHTTPError)
+        assert isinstance(push.exception(timeout=600), HfHubHTTPError)
         trainer.push_to_hub()  # not before the one before it is told
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "longact_trl.training.hub"]
     assert "403" in warning and f"nothing is lost: the model is saved in {tmp_path / 'run'}" in warning
@@ -186,7 +186,7 @@ def test_a_recipe_pushes_every_save_and_never_tells_the_token(tmp_path):
     with Hub() as hub:
         hub.faults |= {"create": ["drop"], "preupload": [503], "put": [500]}
         environment = {**environment_of(hub), "HF_HUB_VERBOSITY": "debug", "TRANSFORMERS_VERBOSITY": "debug"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr[-3000:]
         assert sum(hub.failed.values()) == 3
         first, *_, last = hub.commits["me/quick"]  # a save during a push is not pushed

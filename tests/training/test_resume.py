@@ -112,7 +112,7 @@ make_trainer(Path(sys.argv[1]), trainer_class=Dies, max_steps=6, save_strategy="
 
 
 def test_a_run_killed_while_it_saves(tmp_path, caplog):
-    assert run_forked("-c", KILLED, tmp_path / "killed", timeout=120).returncode == -signal.SIGKILL
+    assert run_forked("-c", KILLED, tmp_path / "killed", timeout=600).returncode == -signal.SIGKILL
     assert [folder.name for folder in checkpoints(tmp_path / "killed")] == ["checkpoint-4", "checkpoint-2"]
     assert (tmp_path / "killed" / "checkpoint-4" / "model.safetensors").is_file()
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}

@@ -173,7 +173,7 @@ make_trainer(Path(sys.argv[1]), reward=[answer_reward, noting.length_reward], **
 
 
 def test_a_run_killed_while_it_samples_again(tmp_path):
-    assert run_forked("-c", KILLED, tmp_path / "killed", timeout=120).returncode == -signal.SIGKILL
+    assert run_forked("-c", KILLED, tmp_path / "killed", timeout=600).returncode == -signal.SIGKILL
     assert [folder.name for folder in (tmp_path / "killed").glob("checkpoint-*")] == ["checkpoint-2"]
     rewards = [answer_reward, length_reward]
     resumed = make_trainer(tmp_path / "killed", make_model(seed=5), reward=rewards, **RUN)
