@@ -4,13 +4,12 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Features
 
-from .files import ROWS_AT_A_TIME, read_rows
+from .files import ROWS_AT_A_TIME, read_rows, stamp_of
 
 
 TEXT, TEXTS = pa.string(), pa.list_(pa.string())
@@ -44,7 +43,7 @@ def read_files(files: list[str], check_row: Callable[[dict], dict], code: str) -
         for name in dict.fromkeys(name for row in rows for name in row):
             found = _type_of([row.get(name) for row in rows])
             types[name] = _common(types[name], found) if name in types else found
-    stamps = [Path(file).stat().st_mtime_ns for file in files]  # an edited file is read again
+    stamps = [stamp_of(file) for file in files]  # an edited file is read again
     arguments = {"files": files, "stamps": stamps}
     for kind, type_ in (("texts", TEXT), ("lists", TEXTS)):
         arguments[kind] = [name for name, found in types.items() if found == type_]

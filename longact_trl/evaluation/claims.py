@@ -174,6 +174,6 @@ def code() -> str:
     """Digits of a SHA-256 over the files of this package that make data, prompts or scores."""
     package, digest = Path(__file__).parents[1], hashlib.sha256()
     for file in sorted(file for room in ROOMS for file in (package / room).rglob("*")):
-        if file.is_file() and file.suffix != ".pyc":
+        if file.is_file() and "__pycache__" not in file.parts:  # where Python puts files that come and go
             digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:16]

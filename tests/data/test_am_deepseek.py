@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -143,8 +144,10 @@ def test_the_seed_decides_which_rows_and_their_order(tmp_path):
 def test_an_edited_file_is_read_again(tmp_path):
     rows = read_fixture("am_deepseek.jsonl")[:2]
     path = tmp_path / "some.jsonl"
-    assert len(load_am_deepseek(write_jsonl(path, rows), category="math")) == 2
-    assert len(load_am_deepseek(write_jsonl(path, rows * 2), category="math")) == 4
+    for times in (1, 2):
+        write_jsonl(path, rows * times)
+        os.utime(path, (1e9, 1e9))  # as an archive leaves it
+        assert len(load_am_deepseek(str(path), category="math")) == 2 * times
 
 
 def test_several_files_of_a_folder_may_be_chosen(tmp_path):

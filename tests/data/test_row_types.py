@@ -1,6 +1,7 @@
 """Rows that do not agree on types, on what they have, or on being rows."""
 
 import json
+import os
 from functools import partial
 
 import pytest
@@ -139,8 +140,10 @@ def test_a_file_without_a_row(tmp_path, content, load):
 
 
 def test_an_edited_file_of_ones_own_is_read_again(tmp_path):
-    for text in ("first", "second"):
+    """Of the same size and time of change, too: what an archive or `cp --preserve` leaves of another file."""
+    for text in ("first", "other"):
         source = write_jsonl(tmp_path / "rows.jsonl", [{**own("train"), "prompt": text}])
+        os.utime(source, (1e9, 1e9))
         assert read_prompts(source, "train")["prompt"][:] == [text]
 
 

@@ -186,6 +186,19 @@ def test_weights_that_changed_are_another_model(config):
         evaluate(config, Says(gold))
 
 
+def test_what_python_writes_beside_the_code_is_no_code(tmp_path, monkeypatch):
+    """Another process may compile the package at this moment."""
+    for room in claims.ROOMS:
+        (tmp_path / room / "__pycache__").mkdir(parents=True)
+        (tmp_path / room / "code.py").write_text("1")
+    monkeypatch.setattr(claims, "__file__", str(tmp_path / "evaluation" / "claims.py"))
+    before = claims.code.__wrapped__()
+    (tmp_path / "data" / "__pycache__" / "code.cpython-311.pyc.140234866").write_text("half")
+    assert claims.code.__wrapped__() == before
+    (tmp_path / "data" / "code.py").write_text("2")
+    assert claims.code.__wrapped__() != before
+
+
 def test_the_same_model_and_data_are_known_wherever_they_lie(config, tmp_path, monkeypatch):
     config = config(**LONGBENCH)
     make_model(max_position_embeddings=8192).save_pretrained(config.model)
