@@ -1,10 +1,17 @@
 """Fields that hold a mapping, where they were given as a text: JSON, for some also the name of a file of it."""
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 
+LOADING = (
+    "attn_implementation cache_dir config device_map dtype experts_implementation local_files_only low_cpu_mem_usage "
+    "max_position_embeddings quantization_config revision rope_parameters rope_scaling subfolder token torch_dtype "
+    "trust_remote_code use_cache use_safetensors variant"
+).split()
+"""Keys of `model_init_kwargs`, for the hint at a typo: any field of a config may be one."""
 OF_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
 
 
@@ -22,6 +29,8 @@ def check_mappings(args: Any) -> None:
     for name, hint in get_type_hints(type(args)).items():
         value = getattr(args, name)
         holds_mapping = any(dict in (part, get_origin(part)) for part in get_args(hint))
+        if name == "model_init_kwargs" and isinstance(value, dict):
+            _check_names(value)
         if not holds_mapping or not isinstance(value, str) or not value:
             continue
         if name in OF_FILES and not value.startswith("{"):
@@ -32,8 +41,17 @@ def check_mappings(args: Any) -> None:
             found = json.loads(value)
         except ValueError:
             found = None
-        if not isinstance(found, dict):
+        if isinstance(found, dict) and name == "model_init_kwargs":
+            _check_names(found)
+        elif not isinstance(found, dict):
             raise ValueError(
                 f"`{name}` cannot be {value!r}: write a mapping in YAML, or JSON with its quotes such as "
                 f"`--{name} '{{\"key\": true}}'`."
             )
+
+
+def _check_names(loading: dict) -> None:
+    for name in map(str, loading):
+        close = difflib.get_close_matches(name, LOADING, n=1, cutoff=0.8)
+        if close and close[0] != name:
+            raise ValueError(f"`model_init_kwargs` has an unknown key `{name}`. Did you mean `{close[0]}`?")

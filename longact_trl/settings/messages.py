@@ -3,7 +3,7 @@
 import difflib
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def did_you_mean(name: str, known: Iterable[str], question: str, otherwise: str 
         name (`str`):
             What was written.
         known (`Iterable[str]`):
-            What could have been.
+            What could have been; of several that begin with `name`, the first is meant.
         question (`str`):
             What to ask, with `{}` for the name.
         otherwise (`str`, *optional*, defaults to `""`):
@@ -52,6 +52,10 @@ def did_you_mean(name: str, known: Iterable[str], question: str, otherwise: str 
     Returns:
         `str`: The question, or `otherwise`.
     """
-    in_lower_case = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(name.lower(), in_lower_case, n=1)
+    known = sorted(known) if isinstance(known, Set) else known
+    name, in_lower_case = name.lower(), {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name, in_lower_case, n=1)
+    if len(name) > 2 and not (close and close[0].startswith(name)):
+        # What was cut short: for `adamw` the first of its kind, `adamw_torch`, and not `grokadamw`.
+        close = [other for other in in_lower_case if other.startswith(name)] or close
     return question.format(in_lower_case[close[0]]) if close else otherwise

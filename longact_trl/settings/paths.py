@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from .messages import did_you_mean
+
 
 CONFIG = "quickstart.yaml"
 """The quick start's recipe."""
@@ -85,7 +87,12 @@ def check_here(name: str, value: str) -> None:
     is_path = value.startswith(("/", ".", "~")) or value.rstrip("/").count("/") > 1 or value.endswith(DATA_FILES)
     if is_path and not Path(value).exists():
         where = f" in {Path.cwd()}" if not Path(value).is_absolute() else ""
-        raise ValueError(f"`{name}`: there is no {value!r}{where}. Write the path of what is there, or a Hub id.")
+        above = Path(value).parent
+        beside = [str(above / other.name) for other in above.iterdir()] if above.is_dir() else []
+        hint = did_you_mean(str(Path(value)), beside, " Did you mean {!r}?")
+        raise ValueError(
+            f"`{name}`: there is no {value!r}{where}.{hint} Write the path of what is there, or a Hub id."
+        )
 
 
 def check_folders(folders: list[str]) -> None:

@@ -131,6 +131,8 @@ def find_config(name: str, recipe_dir: str | Path) -> Path:
         own = recipe_configs(recipe_dir)
         stems = [config.removesuffix(".yaml") for config in own]
         hint = did_you_mean(name.removesuffix(".yaml"), stems, " Did you mean {}.yaml?")
+        if Path(name).is_file():
+            hint = f" A bare name is one of the recipe's: write `./{name}` for the file that is here."
         raise ValueError(f"There is no config {str(path)!r}.{hint} Give a path, or one of {', '.join(own)}.")
     return path
 

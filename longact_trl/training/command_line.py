@@ -194,11 +194,16 @@ def check_settings(
         find_config(accelerate_config, root / "accelerate_configs")
     try:
         recipe = recipe_of(settings)
-        script_args, *_ = read_fields(recipe, ["--config", config, *overrides], root / "recipes", own_options)
+        given = ["--config", config, *overrides]
+        script_args, _, model_args = read_fields(recipe, given, root / "recipes", own_options)
     except LookupError:
         return
     if recipe is GRPO and script_args.mixture:
         check_mixture(read_config(find_config(script_args.mixture, root / "recipes")))
+    elif script_args.dataset_name:
+        check_here("dataset_name", os.path.expanduser(script_args.dataset_name))
+    if model_args.model_name_or_path:
+        check_here("model_name_or_path", model_args.model_name_or_path)
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:

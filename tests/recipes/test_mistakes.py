@@ -50,6 +50,13 @@ CASES = {
     "loss": (GRPO, [*CONFIG, "--policy_loss", "klcov"], "`policy_loss` 'klcov'.*'kl_cov'"),
     "loss that cannot work": (GRPO, [*CONFIG, "--policy_loss", "kl_cov"], "KL-Cov does nothing where"),
     "optimizer": (GRPO, [*CONFIG, "--optim", "adamw_torh"], "'adamw_torh'. Did you mean adamw_torch"),
+    "optimizer cut short": (GRPO, [*CONFIG, "--optim", "adamw"], "'adamw'. Did you mean adamw_torch\\?"),
+    "option cut short": (GRPO, [*CONFIG, "--max_comp", "1"], "Did you mean `--max_completion_length`"),
+    "how the model is loaded": (
+        GRPO,
+        [*CONFIG, "--model_init_kwargs", '{"dtyp": "float32"}'],
+        "`model_init_kwargs` has an unknown key `dtyp`. Did you mean `dtype`",
+    ),
     "optimizer that moves rows": (
         GRPO,
         [*CONFIG, "--update_rule", "frozen_rows", "--optim", "adafactor"],
@@ -129,6 +136,12 @@ CASES = {
     ),
     "check's config": ("longact", ["check", "--config", "nope.yaml"], "There is no config .*nope.yaml"),
     "check's override": ("longact", [*CHECK, "--sparsity_ration", "0.2"], "Did you mean `--sparsity_ratio`"),
+    "check's model": (
+        "longact",
+        [*CHECK, "--model_name_or_path", f"{ROOT}/longact_trl/assets/tiny_qwen"],
+        "`model_name_or_path`: there is no '.*tiny_qwen'. Did you mean '.*/tiny_qwen3'",
+    ),
+    "check's rows": ("longact", [*CHECK, "--mixture", "", "--dataset_name", "./r.jsonl"], "there is no './r.jsonl'"),
     "check's loss": ("longact", [*CHECK, "--loss_type", "dapoo"], "Did you mean 'dapo'"),
     "check's steps": ("longact", [*CHECK, "--save_steps", "-20"], "`save_steps` must be"),
     "check's mixture": ("longact", [*CHECK, "--mixture", "mixtur.yaml"], "Did you mean mixture.yaml"),
@@ -209,6 +222,7 @@ YAML = {
     "deepspeed: zero4.json": "`deepspeed`: there is no file 'zero4.json'",
     "model_init_kwargs: no": "`model_init_kwargs` cannot be False: it must be",
     "model_init_kwargs: device_map=auto": "`model_init_kwargs` cannot be 'device_map=auto': write a mapping in YAML",
+    "model_init_kwargs: {atn_implementation: sdpa}": "unknown key `atn_implementation`. Did you mean `attn_impl",
     "sparsity_ratio: a third": "invalid float value: 'a third'",
     "loss_type: dapoo": "`loss_type` 'dapoo'.*Did you mean 'dapo'",
     "dtype: bf16": "`dtype` cannot be 'bf16'. Did you mean `bfloat16`",
@@ -230,6 +244,12 @@ def test_what_a_file_says_is_read_as_early(tmp_path, recipe, line):
     message = "unknown key|`loss_type` cannot be 'dapoo'" if own and recipe is COLD_START_RECIPE else YAML[line]
     with pytest.raises(ValueError, match=message):
         check_command_line(recipe, ["--config", str(tmp_path / "run.yaml")], RECIPES)
+
+
+def test_a_file_that_is_here_and_not_beside_the_recipe(tmp_path):
+    (tmp_path / "mine.yaml").write_text("model_name_or_path: m/m\ndataset_name: d/d\n")
+    with pytest.raises(ValueError, match="no config .*write `./mine.yaml` for the file that is here"):
+        check_command_line(GRPO_RECIPE, ["--config", "mine.yaml"], RECIPES)
 
 
 MIXTURES = {
