@@ -10,7 +10,7 @@ from trl import get_peft_config
 from ..method.projections import find_projections, modules_in_words
 from ..method.sparsity import num_selected
 from ..method.strategies import STRATEGIES
-from ..models.reading import model_class_of, skeleton_of, window_of, yarn_reach
+from ..models.reading import model_class_of, rope_kinds, skeleton_of, window_of, yarn_reach
 from ..packing.obstacles import check_shared_prefix, obstacle, shares_prefixes
 from ..training.preflight import check_model_config, check_rope
 from .subject import Subject
@@ -100,8 +100,7 @@ def rope(subject: Subject) -> str:
     """Trainer and vLLM have the same positions, and enough of them."""
     config, args = subject.model_config, subject.args
     window, reach = window_of(config), yarn_reach(config)
-    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    kind = parameters.get("rope_type", "default")
+    kind = " and ".join(sorted({rope.get("rope_type", "default") for rope in rope_kinds(config)}))
     if window is None:
         return f"{kind}, the model names no limit"
     if not subject.is_rl:

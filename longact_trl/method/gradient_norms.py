@@ -26,7 +26,8 @@ class GradientNorms:
         if self.skips_rows:
             return
         rows = grad.unsqueeze(-1)  # a bias has no second dimension, and no dimension at all would mean all of them
-        squares = torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.dim())), dtype=torch.float32).square()
+        dtype = torch.promote_types(grad.dtype, torch.float32)
+        squares = torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.dim())), dtype=dtype).square()
         self._squares.append(torch.stack([squares.masked_fill(dropped, 0).sum(), squares.sum()]))
 
     def pop(self, device: torch.device | str = "cpu") -> torch.Tensor:

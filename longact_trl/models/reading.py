@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,7 @@ def load_config(model: str, revision: str | None = None, trust_remote_code: bool
         except Exception as error:  # of many classes, some of transformers' own, and few name the file
             unusable = f"The config.json of {model!r} cannot be used: {' '.join(str(error).split())}"
             raise ValueError(broken_file(model) or unusable) from error
-    rope = getattr(getattr(config, "text_config", None) or config, "rope_parameters", None) or {}
-    for name in ("factor", "original_max_position_embeddings"):
+    for rope, name in product(rope_kinds(config), ("factor", "original_max_position_embeddings")):
         if not isinstance(rope.get(name, 1), int | float):  # which only computing with it would tell
             raise ValueError(f"The config.json of {model!r}: {name}={rope[name]!r} of its positions must be a number.")
     return config
@@ -162,10 +162,24 @@ def yarn_reach(config: "PretrainedConfig") -> int | None:
         `int` or `None`: `None` without YaRN. Where it is more than [`window_of`], `max_position_embeddings` has not
         been raised to it, and nothing reads further than it says.
     """
-    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    if rope.get("rope_type") != "yarn" or not rope.get("original_max_position_embeddings"):
-        return None
-    return int(rope["original_max_position_embeddings"] * rope.get("factor", 1))
+    yarns = [rope for rope in rope_kinds(config) if rope.get("rope_type") == "yarn"]
+    reaches = (int((rope.get("original_max_position_embeddings") or 0) * rope.get("factor", 1)) for rope in yarns)
+    return max(reaches, default=0) or None
+
+
+def rope_kinds(config: "PretrainedConfig") -> list[dict]:
+    """
+    Rotary positions: of all layers, or of each kind of layers where these differ, as in Gemma 3.
+
+    Args:
+        config (`PretrainedConfig`):
+            The model's configuration.
+
+    Returns:
+        `list[dict]`: As `rope_parameters` has them; one empty entry where there are none.
+    """
+    parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return [part for part in parameters.values() if isinstance(part, dict)] or [parameters]
 
 
 def model_class_of(config: "PretrainedConfig") -> "type[PreTrainedModel] | None":

@@ -80,6 +80,11 @@ def _attention(implementation, module, query, key, value, attention_mask, scalin
             return usual(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         finally:
             config._attn_implementation = name
+    if kwargs.get("dropout"):  # which a configuration calls by a name that is not looked for
+        raise ValueError(
+            f"{type(module).__name__} drops {kwargs['dropout']:.0%} of its attention, which packed attention does not "
+            "compute. Write `shared_prefix: 'off'`."
+        )
     if torch.is_autocast_enabled(query.device.type):  # as SDPA itself would: q_norm in float32 leaves q and k so
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)

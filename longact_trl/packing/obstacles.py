@@ -6,7 +6,7 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 from trl import GRPOConfig
 
-from ..models.reading import model_class_of
+from ..models.reading import model_class_of, rope_kinds
 from ..settings.choices import OF_SHARED_PREFIXES
 from .recurrence import knows_recurrence
 
@@ -25,12 +25,12 @@ NGRAMS = ("qwen4_exp_text",)
 """Types of models that embed a token together with those before it in the packed row."""
 LOOPS = ("hrm_text", "diffllama", "zamba2")
 """Types of models whose layers attend several times a forward, each time with a K or V of its own."""
-JITTERS = ("router_jitter_noise", "moe_jitter_eps")
-"""What makes noise of its own for each token that is trained on."""
 DRAWS = ("phimoe",)
 """Types of models that draw experts at random while they are trained, whatever their noise."""
 OTHER_HEADS = ("classifier_", "summary_")
 """What begins so is dropped in heads that no language model has."""
+OTHER_INPUTS = ("vision", "audio")
+"""Parts of a configuration that are of no text."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions that transformers chooses anew for each batch, by its last position: padding's, where there is."""
 
@@ -46,9 +46,7 @@ def dropouts(config: PretrainedConfig) -> dict[str, float]:
     Returns:
         `dict[str, float]`: Shares above zero by field, without those of heads for other tasks.
     """
-    named = {name: value for name, value in config.to_dict().items() if "drop" in name}
-    shares = {name: value for name, value in named.items() if isinstance(value, float) and value > 0}
-    return {name: value for name, value in shares.items() if not name.startswith(OTHER_HEADS)}
+    return {name: share for name, share in _above_zero(config, "drop") if not name.startswith(OTHER_HEADS)}
 
 
 def shares_prefixes(config: PretrainedConfig, args: GRPOConfig, model: nn.Module | None = None) -> bool:
@@ -149,18 +147,17 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
     if getattr(config, "use_bidirectional_attention", None) in (True, "all") or not getattr(config, "is_causal", True):
         settings = "`use_bidirectional_attention`, or `is_causal: false`"
         return f"{type(config).__name__} lets tokens attend to later ones ({settings})."
-    if types := sorted(_rope_types(config) & ROPE_BY_LENGTH):
+    if types := sorted({rope.get("rope_type") for rope in rope_kinds(config)} & ROPE_BY_LENGTH):
         return (
             f"{type(config).__name__} has rotary positions of type {types[0]!r}, whose frequencies depend on the "
             "width of the batch."
         )
-    for name in JITTERS:
-        if any(getattr(part, name, None) for part in (config, getattr(config, "ffn_config", None))):
-            return f"{type(config).__name__} has `{name}`, which other rows would draw otherwise."
+    if noises := _above_zero(config, "jitter"):
+        return f"{type(config).__name__} has `{noises[0][0]}`, which other rows would draw otherwise."
     if config.model_type in DRAWS:
         return f"{type(config).__name__}'s layers draw their experts, which other rows would draw otherwise."
     for name, share in dropouts(config).items():
-        if name.startswith("att"):
+        if name.rpartition(".")[2].startswith("att"):
             return f"{type(config).__name__} has `{name}`={share}, which packed attention does not compute."
     requested = (args.model_init_kwargs or {}).get("attn_implementation") or config._attn_implementation
     soft_cap = getattr(config, "attn_logit_softcapping", None)
@@ -223,6 +220,17 @@ def weighs_experts(config: PretrainedConfig, args: GRPOConfig) -> bool:
     return hasattr(text, "output_router_logits") and bool(coefficient)
 
 
+def _above_zero(config: PretrainedConfig, word: str) -> list[tuple[str, float]]:
+    """Fields that have a word in their names, and what they are, where that is above zero; also those of a part."""
+    fields, found = list(config.to_dict().items()), []
+    for name, value in fields:
+        if isinstance(value, dict) and not any(other in name for other in OTHER_INPUTS):  # as DBRX's `attn_config`
+            fields += [(f"{name}.{inner}", part) for inner, part in value.items()]
+        elif word in name.rpartition(".")[2] and type(value) in (int, float) and value > 0:
+            found.append((name, value))
+    return found
+
+
 def _looks_attention_up(model_class: type) -> bool:
     """Whether its file uses the AttentionInterface, whatever it says: recurrent layers do not support a backend."""
     return hasattr(sys.modules[model_class.__module__], "ALL_ATTENTION_FUNCTIONS")
@@ -231,10 +239,3 @@ def _looks_attention_up(model_class: type) -> bool:
 def _slides(config: PretrainedConfig) -> bool:
     """Whether any layer has a window: those named so, or all where layers are not named."""
     return "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
-
-
-def _rope_types(config: PretrainedConfig) -> set[str]:
-    """Types of rotary positions, of all layers or of each kind of layers."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    kinds = [parameters, *(part for part in parameters.values() if isinstance(part, dict))]
-    return {kind["rope_type"] for kind in kinds if "rope_type" in kind}

@@ -5,14 +5,15 @@ import json
 import re
 
 import pytest
-from transformers import Florence2Config, LlamaConfig
+from transformers import Florence2Config, Gemma3Config, LlamaConfig, OPTConfig
 
 from helpers.families import tiny_config
 from helpers.models import make_tokenizer
 from helpers.paths import ROOT
 from longact_trl.check import settings
+from longact_trl.check.memory.shape import shape_of
 from longact_trl.check.subject import read_subject
-from longact_trl.check.verdict import FAIL, UNKNOWN, verdict_of
+from longact_trl.check.verdict import FAIL, UNKNOWN, WARN, verdict_of
 
 
 pytestmark = pytest.mark.usefixtures("offline_machine")
@@ -53,6 +54,7 @@ def said_of(write, tmp_path):
         "deepseek_v3",
         "mistral3",
         "gpt_neox",  # fused
+        "opt",  # without gated MLPs
         "deepseek_v4",  # K's rows make V, too
         "llama4_text",  # TRL cannot train it
         "minimax_m3_vl",  # its experts' scores do not reach TRL's loss
@@ -86,6 +88,36 @@ def test_what_cannot_be_trained_is_no_crash(said_of, config, message):
 
 def test_layers_without_attention_are_counted(said_of):
     assert "Q in q_proj, K in k_proj, in 1 of 4 layers" in said_of(tiny_config("qwen3_5"))[0].text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [OPTConfig(num_hidden_layers=1), tiny_config("gemma3n_text@no_shared_kv")],
+    ids=lambda config: type(config).__name__,
+)
+def test_a_model_whose_mlps_have_no_one_width_has_no_formula(config):
+    with pytest.raises(ValueError, match="is no stack of equal layers, for which alone there is a formula"):
+        shape_of(config)
+
+
+def test_positions_of_each_kind_of_layers(write, tmp_path):
+    yarn = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 8.0, "original_max_position_embeddings": 32768}
+    rope = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": yarn}
+    config = Gemma3Config()
+    config.text_config.rope_parameters = rope
+    config.save_pretrained(tmp_path)
+    subject = read_subject(write(model_name_or_path=str(tmp_path)))
+    verdict = verdict_of("rope", lambda: settings.rope(subject))
+    assert verdict.status == WARN and "YaRN reaches 262,144 positions" in verdict.text, verdict
+    config.text_config.max_position_embeddings = 262144
+    config.save_pretrained(tmp_path)
+    subject = read_subject(write(model_name_or_path=str(tmp_path)))
+    assert settings.rope(subject).startswith("default and yarn, prompts of up to 262,104 tokens")
+    yarn["factor"] = "8"
+    with pytest.raises(ValueError, match="factor='8' of its positions must be a number"):
+        config.text_config.rope_parameters = rope
+        config.save_pretrained(tmp_path)
+        _ = read_subject(write(model_name_or_path=str(tmp_path))).model_config
 
 
 def test_custom_code_is_checked_once_it_is_loaded(write, tmp_path, monkeypatch):

@@ -119,8 +119,9 @@ def test_masks_given_before_and_after_attaching_both_hold():
     assert all(p.module.weight.grad.any(1).all() for p in projections)
 
 
-def test_squared_norms_of_selected_and_all_rows():
-    model, dense = make_decoder("qwen2"), make_decoder("qwen2")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_squared_norms_of_selected_and_all_rows(dtype):
+    model, dense = make_decoder("qwen2").to(dtype), make_decoder("qwen2").to(dtype)
     projections = find_projections(model)
     masks = random_masks(projections)
     masker = GradientMasker(projections)

@@ -42,6 +42,8 @@ from longact_trl.packing.obstacles import check_shared_prefix, dropouts, shares_
         (LlamaConfig(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), {}, "'dynamic'"),
         (HrmTextConfig(), {}, "layers attend several times"),
         (LlamaConfig(attention_dropout=0.1), {}, "`attention_dropout`=0.1"),
+        (DbrxConfig(attn_config={"attn_pdrop": 0.1}), {}, "`attn_config.attn_pdrop`=0.1"),
+        (PhimoeConfig(router_jitter_noise=0.0, input_jitter_noise=0.1), {}, "`input_jitter_noise`, which other rows"),
         (BambaConfig(mamba_proj_bias=True), {}, "`mamba_proj_bias`, by which recurrent layers start from"),
         (MiniMaxConfig(layer_types=["linear_attention", "full_attention"] * 16), {}, "has layers of linear_attention"),
         (Zamba2Config(), {}, "layers attend several times"),
@@ -50,7 +52,7 @@ from longact_trl.packing.obstacles import check_shared_prefix, dropouts, shares_
         (OPTConfig(), {}, "has no rotary positions"),
         (NemotronConfig(), {}, "reads its attention mask itself"),
         (PhimoeConfig(router_jitter_noise=0.0), {}, "draw their experts"),
-        (DbrxConfig(ffn_config={"moe_jitter_eps": 0.01}), {}, "`moe_jitter_eps`, which other rows would draw"),
+        (DbrxConfig(ffn_config={"moe_jitter_eps": 0.01}), {}, "`ffn_config.moe_jitter_eps`, which other rows would"),
         (Gemma3TextConfig(use_bidirectional_attention=True), {}, "lets tokens attend to later ones"),
         (Gemma4TextConfig(use_bidirectional_attention="all"), {}, "lets tokens attend to later ones"),
         (Qwen3Config(is_causal=False), {}, "lets tokens attend to later ones"),
@@ -69,6 +71,7 @@ def test_what_a_model_drops_by_calling_the_function(tmp_path):
     """Its prefixes then run again with what they drew, as behind `nn.Dropout`."""
     config = Starcoder2Config(residual_dropout=0.1, embedding_dropout=0.2, classifier_dropout_prob=0.3)
     assert dropouts(config) == {"residual_dropout": 0.1, "embedding_dropout": 0.2}
+    assert dropouts(DbrxConfig(attn_config={"attn_pdrop": 0.1})) == {"attn_config.attn_pdrop": 0.1}
     assert not dropouts(LlamaConfig())
     model = make_model()
     assert not make_trainer(tmp_path, model)._drops

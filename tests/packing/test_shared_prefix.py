@@ -115,3 +115,10 @@ def test_attention_that_does_not_know_the_layout_fails():
     with packed_attention_in(model), pytest.raises(RuntimeError):
         model.config._attn_implementation = "sdpa"
         forward_once(model, prompt_length, alone(batch, prompt_length), **batch)
+
+
+def test_a_dropout_that_no_configuration_names_is_told():
+    model, (batch, prompt_length) = with_head(make_decoder("llama")), make_batch(*SHAPES["one_group"])
+    model.model.layers[1].self_attn.attention_dropout = 0.1
+    with pytest.raises(ValueError, match="LlamaAttention drops 10% of its attention, which packed attention does not"):
+        compare(model, batch, prompt_length)

@@ -97,11 +97,12 @@ def shape_of(config: PretrainedConfig, peft_config: "PeftConfig | None" = None) 
         raise ValueError(f"{type(config).__name__} is a mixture of experts, for which there is no memory formula yet.")
     skeleton = skeleton_of(config)
     projections = find_projections(skeleton)
-    query, key = projections[:2]
     alike = {(p.kind, p.num_heads, p.head_dim, len(p.starts)) for p in projections}
     equal_layers = len(alike) == 2 and len(projections) == 2 * text.num_hidden_layers
-    if text is not config or not equal_layers or ".self_attn." not in query.name:
+    has_mlp = isinstance(getattr(text, "intermediate_size", None), int)  # OPT's has another name, Gemma 3n has a list
+    if text is not config or not equal_layers or not has_mlp or ".self_attn." not in projections[0].name:
         raise ValueError(f"{type(config).__name__} is no stack of equal layers, for which alone there is a formula.")
+    query, key = projections[:2]
     layer = skeleton.get_submodule(query.name.split(".self_attn")[0])
     layer_parameters = sum(p.numel() for p in layer.parameters())
     qk_norm = hasattr(layer.self_attn, "q_norm")
