@@ -6,15 +6,17 @@
 Needs the repository, torch, transformers, trl, accelerate, peft and datasets; no network. Models have random weights
 in Qwen3's shapes. SmolLM2-135M is measured where its folder is given (`--smollm2`) or was made before.
 
-Each part (`benchmarks/gpu_parts/`) is a process with its own time: one that fails, hangs or spoils the GPU is
-recorded, and the others go on. A cell that is too large is recorded as out of memory. Each row is on the disk once it
-is measured (`rows.jsonl`); after each part the report is written from it: `gpu_report.json`, `.md` and, with
-matplotlib, `.png`. A kill loses the cell that was running; the same command then writes the report from the rows that
-are there. What libraries print is in `log.txt`.
+Each part (`benchmarks/gpu_parts/`) is a process with its own time, and what one leaves of it goes to the next: one
+that fails, hangs or spoils the GPU is recorded, and the others go on. So is a cell that is too large or fails. Each
+row is on the disk once it is measured (`rows.jsonl`); after each part the report is written from it:
+`gpu_report.json`, `.md` and, with matplotlib, `.png`. A kill loses the cell that was running; the same command then
+writes the report from the rows that are there. What libraries print is in `log.txt`. Of several GPUs the first is
+measured. This process itself leaves the GPU alone: some machines give one to a single process.
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -28,11 +30,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package beside this script, wherever another is installed
 
-from gpu_parts.report import NO_GPU, PARTS, ROWS, SKIPPED, write_report  # noqa: E402
+from gpu_parts.report import NO_GPU, PARTS, ROWS, SKIPPED, read_rows, write_report  # noqa: E402
 
 
 SMOLLM2 = Path(os.environ.get("LONGACT_CACHE") or "~/.cache/longact-trl").expanduser() / "SmolLM2-135M-Instruct"
 LOG = "log.txt"
+SECONDS = 475  # eight minutes, less the last writing of the report
 PACKAGES = ("torch", "triton", "transformers", "trl", "accelerate", "peft", "datasets")
 
 
@@ -43,11 +46,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--miniature", action="store_true", help="tiny shapes, to see that the script works")
     parser.add_argument("--smollm2", type=Path, default=SMOLLM2, help=f"folder of SmolLM2-135M (default: {SMOLLM2})")
     parser.add_argument("--worker", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--about", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def write(folder: Path, entry: dict) -> None:
-    """Append a line, which is on the disk when this returns."""
+    """Append a line, which is on the disk when this returns. JSON has no word for what is not finite."""
+    if "row" in entry:
+        is_odd = {name: isinstance(value, float) and not math.isfinite(value) for name, value in entry["row"].items()}
+        entry |= {"row": {name: str(value) if is_odd[name] else value for name, value in entry["row"].items()}}
     with (folder / ROWS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         file.flush()
@@ -64,23 +72,26 @@ def work(part: str, options: argparse.Namespace, start: float) -> None:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     import torch
-    from gpu_parts.bench import Bench
+    from gpu_parts.bench import OUT_OF_MEMORY, Bench
 
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     smollm2 = options.smollm2 if options.smollm2.is_dir() else None
     bench = Bench(device, options.miniature or not on_gpu, smollm2)
-    status, before, longest = "done", time.monotonic(), 0.0
+    status, before, longest, failed = "done", time.monotonic(), 0.0, 0
     module = import_module(f"gpu_parts.{part}")
     write(options.output, {"part": part, "title": module.TITLE, "note": module.NOTE})
     for row in module.measure(bench):
         write(options.output, {"part": part, "row": row})
+        failed += row.get("error", OUT_OF_MEMORY) != OUT_OF_MEMORY
         now = time.monotonic()
         longest, before = max(longest, now - before), now
         print(f"  {now - start:5.0f} s  {_short(row)}", file=progress)
-        if now - start + longest > PARTS[part] and not bench.miniature:
+        if options.seconds and now - start + longest > options.seconds:
             status = "out of time: further rows were left out"
             break
+    if failed:
+        status = f"{failed} failed" + (f", {status}" if status != "done" else "")
     write(options.output, {"part": part, "status": status, "seconds": round(time.monotonic() - start, 1)})
 
 
@@ -109,22 +120,26 @@ def about() -> dict:
     return found
 
 
-def run_part(part: str, options: argparse.Namespace) -> str:
+def environment() -> dict[str, str]:
+    """Of the parts: no network, and one GPU, as several would be one trainer's."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    found = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    found |= {"WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
+    return found | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}
+
+
+def run_part(part: str, options: argparse.Namespace, limit: float | None) -> str:
     """Run a part to its end, or to that of its time; how it ended."""
     command = [sys.executable, __file__, "--worker", part, "--output", options.output, "--smollm2", options.smollm2]
-    command += ["--miniature"] * options.miniature
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    environment |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false"}
+    command += ["--miniature"] * options.miniature + (["--seconds", str(limit)] if limit else [])
     start = time.monotonic()
-    limit = None if options.miniature else PARTS[part]
     try:
-        done = subprocess.run(command, env=environment, timeout=limit)
+        done = subprocess.run(command, env=environment(), timeout=limit)
     except subprocess.TimeoutExpired:
-        end = {"status": f"out of time: stopped after {limit} s"}
+        end = {"status": f"out of time: stopped after {time.monotonic() - start:.0f} s"}
     else:
         if done.returncode == 0:
-            return "done"
+            return read_rows(options.output)["parts"][part]["status"]
         end = {"status": "failed", "exit code": done.returncode}
     write(options.output, {"part": part, **end, "seconds": round(time.monotonic() - start, 1)})
     return end["status"]
@@ -133,6 +148,9 @@ def run_part(part: str, options: argparse.Namespace) -> str:
 def main() -> None:
     start = time.monotonic()
     options = parse_args()
+    if options.about:
+        print(json.dumps(about()))
+        return
     if options.worker:
         try:
             work(options.worker, options, start)
@@ -145,7 +163,8 @@ def main() -> None:
         write_report(options.output)  # with all rows, if a kill came between
         sys.exit(f"{options.output} holds a report already, written anew from its rows. Give another --output.")
     options.output.mkdir(parents=True, exist_ok=True)
-    found = about()
+    asked = [sys.executable, __file__, "--about"]
+    found = json.loads(subprocess.run(asked, env=environment(), stdout=subprocess.PIPE, check=True).stdout)
     if found["type"] != "cuda":
         options.miniature = True
         print(NO_GPU)
@@ -155,8 +174,10 @@ def main() -> None:
         print(f"{name}: skipped, {why}")
     failed = []
     for number, part in enumerate(options.parts, 1):
-        print(f"[{number}/{len(options.parts)}] {part}, at most {PARTS[part]} s", flush=True)
-        status = run_part(part, options)
+        later = sum(PARTS[other] for other in options.parts[number:])
+        limit = None if options.miniature else max(SECONDS - (time.monotonic() - start) - later, 10)
+        print(f"[{number}/{len(options.parts)}] {part}" + (f", at most {limit:.0f} s" if limit else ""), flush=True)
+        status = run_part(part, options, limit)
         if status != "done":
             failed.append(f"{part}: {status}")
             print(f"  {status}, see {options.output / LOG}", flush=True)

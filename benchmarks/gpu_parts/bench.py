@@ -3,6 +3,7 @@
 import gc
 import statistics
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ TINY = {
     "vocab_size": 256,
 }
 GIB = 2**30
+OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass
@@ -97,15 +99,19 @@ class Bench:
             torch.cuda.empty_cache()
 
     def attempt(self, measure: Callable[[], dict]) -> dict:
-        """What was measured, or that it was too large: the next cell may fit."""
+        """What was measured, or why it was not: the next cell may fit, or be of another kernel."""
         try:
             return measure()
-        except RuntimeError as error:  # torch's own, or that of a library that found no workspace
+        except Exception as error:
             said = str(error)
-            if not any(sign in said for sign in ("out of memory", "ALLOC_FAILED", "can't allocate")):
-                raise
+            is_large = any(sign in said for sign in ("out of memory", "ALLOC_FAILED", "can't allocate"))
+            if "CUDA error" in said and not is_large:
+                raise  # nothing runs in this process any more
+            traceback.print_exc()
+            found = {"error": OUT_OF_MEMORY if is_large else f"{type(error).__name__}: {said[:200]}"}
         self.free()  # out of the handler, whose traceback holds the tensors that filled the device
-        return {"error": "out of memory"}
+        self.synchronize()
+        return found
 
 
 def config_of(bench: Bench, size: str, layers: int | None = None) -> PretrainedConfig:

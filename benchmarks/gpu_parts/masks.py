@@ -18,8 +18,8 @@ from .bench import Bench, config_of
 
 TITLE = "Overhead of masks"
 NOTE = (
-    "Seconds of an optimizer step without generation, median over turns; one generation serves two steps, so that "
-    "both trainers score. Prompts are not shared. ratio: to TRL's."
+    "Seconds of an optimizer step without generation, median over the turns so far; one generation serves two steps, "
+    "so that both trainers score. Prompts are not shared. ratio: to TRL's."
 )
 ARMS = {"TRL": None, "LongAct": {}, "LongAct, row-sparse": {"row_sparse_gradients": "on"}}
 PROMPT, GROUP, COMPLETION, TURNS = 4096, 8, 16, 3
@@ -39,7 +39,7 @@ class StepClock(TrainerCallback):
 
 
 def measure(bench: Bench) -> Iterator[dict]:
-    """A row for each arm."""
+    """A row for each arm, after each turn."""
     with ExitStack() as folders:
         trainers = {}
         for arm, changes in ARMS.items():
@@ -53,9 +53,10 @@ def measure(bench: Bench) -> Iterator[dict]:
                 trainer.train()
                 if turn:  # the first warms up
                     seconds[arm].append((clock.seconds["step"] - clock.seconds["generation"]) / trainer.args.max_steps)
-        for arm, theirs in seconds.items():
-            ratios = [ours / base for ours, base in zip(theirs, seconds["TRL"], strict=True)]
-            yield {"arm": arm, "seconds": statistics.median(theirs), "ratio": statistics.median(ratios)}
+            for arm, theirs in seconds.items() if turn else ():
+                ratios = [ours / base for ours, base in zip(theirs, seconds["TRL"], strict=True)]
+                row = {"arm": arm, "turns": turn, "seconds": statistics.median(theirs)}
+                yield row | {"ratio": statistics.median(ratios)}
 
 
 def make_trainer(bench: Bench, folder: str, changes: dict | None) -> tuple[GRPOTrainer, Clock]:

@@ -1,6 +1,7 @@
 """Log-probs and gradients of packed passes in bfloat16 beside TRL's plain ones; both against plain ones in float32."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from shared_prefix import Shape, make_batch, micro_batches
@@ -40,37 +41,54 @@ def measure(bench: Bench) -> Iterator[dict]:
 
 def _random(bench: Bench, size: str, layers: int | None) -> nn.Module:
     model = model_of(bench, config_of(bench, size, layers), torch.float32)
-    return model.bfloat16().float()  # weights that bfloat16 has
+    return cast(cast(model, torch.bfloat16), torch.float32)  # weights that bfloat16 has
 
 
 def _pretrained(bench: Bench) -> nn.Module:
     model = AutoModelForCausalLM.from_pretrained(bench.smollm2, dtype=torch.bfloat16, attn_implementation="sdpa")
-    return ready(bench, model.float())
+    return ready(bench, cast(model, torch.float32))
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Weights and gradients in another type. Buffers stay: `model.bfloat16()` also rounds the frequencies of RoPE, and
+    far into a prompt queries and keys are then turned by other angles."""
+    for parameter in model.parameters():
+        grad, parameter.grad = parameter.grad, None
+        parameter.data = parameter.data.to(dtype)
+        parameter.grad = None if grad is None else grad.to(dtype)
+    return model
 
 
 def _guarded(bench: Bench, name: str, make) -> Iterator[dict]:
-    rows = bench.attempt(lambda: {"rows": compare(make(), TINY_SHAPE if bench.miniature else SHAPE)})
-    bench.free()
-    for row in rows.get("rows", [rows]):
+    rows: Iterator[dict] = iter(())
+
+    def begin() -> dict:
+        nonlocal rows
+        rows = compare(make(), TINY_SHAPE if bench.miniature else SHAPE)
+        return next(rows)
+
+    measure = begin
+    while row := bench.attempt(measure):  # a row is written once it is there
         yield {"model": name} | row
+        measure = partial(next, rows, {})
+    bench.free()
 
 
-def compare(model: nn.Module, shape: Shape) -> list[dict]:
+def compare(model: nn.Module, shape: Shape) -> Iterator[dict]:
     """The plain pass and each packed one, in bfloat16, against the plain one in float32."""
     batch = make_batch(shape, model.config.vocab_size, model.device)
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(shape.G, 1, generator=generator).to(model.device) / (shape.G * shape.C)  # as of advantages
     exact = plain_pass(model, batch, weights, shape)
-    model.bfloat16()
+    cast(model, torch.bfloat16)
     plain = plain_pass(model, batch, weights, shape)
-    rows = [{"arm": "plain"} | {f"{k} to float32": v for k, v in distances(plain, exact).items()}]
+    yield {"arm": "plain"} | {f"{k} to float32": v for k, v in distances(plain, exact).items()}
     with packed_attention_in(model):
         for arm, (size, quarters) in ARMS.items():
             chunk = quarters and -(-shape.P // 4)
             packed = packed_pass(model, batch, weights, shape, min(size, shape.G), chunk)
             row = {"arm": arm} | {f"{k} to float32": v for k, v in distances(packed, exact).items()}
-            rows.append(row | {f"{k} to plain": v for k, v in distances(packed, plain).items()})
-    return rows
+            yield row | {f"{k} to plain": v for k, v in distances(packed, plain).items()}
 
 
 def take_gradients(model: nn.Module) -> dict[str, torch.Tensor]:

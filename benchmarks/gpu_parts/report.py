@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 ROWS, JSON, MARKDOWN, PICTURE = "rows.jsonl", "gpu_report.json", "gpu_report.md", "gpu_report.png"
-PARTS = {  # seconds that each may take, its start included
+PARTS = {  # seconds that each may take, its start included, beside what those before it left
     "attention": 30,
     "parity": 60,
     "prefix_grid": 100,

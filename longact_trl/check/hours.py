@@ -85,7 +85,7 @@ def hours_of(subject: Subject, gpu: Gpu) -> Hours:
         lengths = _prompt_lengths(subject)
         each = [step_seconds(subject, gpu, P) for P in lengths]
         parts = {name: fmean(seconds[name] for seconds in each) for name in each[0]}
-        few = f"{min(lengths):,} to {max(lengths):,}" if len(lengths) > 1 else f"{lengths[0]:,}"
+        few = " to ".join(f"{length:,}" for length in sorted({min(lengths), max(lengths)}))
         counted = f"prompts of {few} tokens, completions of {load.completion:,}"
         per_row = args.num_generations * args.num_iterations
     else:
@@ -200,15 +200,23 @@ def hours_table(hours: Hours, gpu: Gpu, price: float | None = None) -> Table:
     if known:
         table.add_column(f"hours of {hours.steps:,} steps", justify="right")
     for name, seconds in {**hours.parts, "together": hours.step_seconds}.items():
-        run = [f"{seconds * hours.steps / HOUR:,.1f}"] if known else []
-        table.add_row(name, f"{seconds / 60:,.2f}", *run, style="bold" if name == "together" else "")
+        run = [amount(seconds * hours.steps / HOUR)] if known else []
+        table.add_row(name, amount(seconds / 60), *run, style="bold" if name == "together" else "")
     if known:
-        table.add_row(f"GPU-hours of {hours.gpus} GPUs", "", f"{hours.gpu_hours:,.0f}", style="bold")
+        gpus = f"{hours.gpus} GPU{'s' * (hours.gpus != 1)}"
+        table.add_row(f"GPU-hours of {gpus}", "", amount(hours.gpu_hours), style="bold")
         if price is not None:
-            table.add_row(f"price at {price:g} for a GPU-hour", "", f"{hours.gpu_hours * price:,.0f}", style="bold")
+            table.add_row(f"price at {price:,g} for a GPU-hour", "", amount(hours.gpu_hours * price), style="bold")
     else:
         table.caption += " How many steps is not known: the data are not here, and no `max_steps` is set."
     return table
+
+
+def amount(value: float) -> str:
+    """Hours, minutes or money as people write them: a short run does not cost 0."""
+    if 0 < value < 0.01:
+        return "<0.01"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def empty_table(gpu: Gpu, counted: str) -> Table:

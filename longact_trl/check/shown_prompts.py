@@ -117,7 +117,8 @@ def earnings(subject: Subject, row: dict) -> dict[str, str]:
     golds = row.get("answer")
     if not golds:
         return {}
-    gold = golds if isinstance(golds, str) else golds[0]
+    golds = [golds] if isinstance(golds, str) else golds
+    gold = "\n".join(golds) if row.get("answer_kind") == "list" else golds[0]  # a list is right with all of them
     opening = "" if prefills_think(subject.tokenizer) else THINK
     found = {}
     for kind, answer in (("right", gold), ("wrong", WRONG)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from ..check.hours import HOUR, empty_table, hours_of
+from ..check.hours import HOUR, amount, empty_table, hours_of
 from ..check.memory.plan import VLLM_WORKSPACE
 from ..check.memory.shape import ModelShape
 from ..check.subject import Subject, read_subject
@@ -163,14 +163,13 @@ def hours_table(runs: list[Run], found: dict[str, RunHours], gpu: Gpu, price: fl
     for arm, hours in found.items():
         count = sum(run.arm == arm for run in runs)
         total += count * hours.gpu_hours
-        cost = () if price is None else (f"{count * hours.gpu_hours * price:,.0f}",)
-        table.add_row(
-            arm, str(count), _text(hours.training), _text(hours.evaluation), f"{count * hours.gpu_hours:,.0f}", *cost
-        )
-    cost = () if price is None else (f"{total * price:,.0f}",)
-    table.add_row("all", str(len(runs)), "", "", f"{total:,.0f}", *cost, style="bold")
+        cost = () if price is None else (amount(count * hours.gpu_hours * price),)
+        each = _text(hours.training), _text(hours.evaluation), amount(count * hours.gpu_hours)
+        table.add_row(arm, str(count), *each, *cost)
+    cost = () if price is None else (amount(total * price),)
+    table.add_row("all", str(len(runs)), "", "", amount(total), *cost, style="bold")
     return table
 
 
 def _text(hours: float | None) -> str:
-    return "unknown" if hours is None else f"{hours:.1f} h"
+    return "unknown" if hours is None else f"{amount(hours)} h" if hours else "none"

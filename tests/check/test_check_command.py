@@ -57,7 +57,7 @@ def test_the_command(write):
         "--config", "qwen3_8b.yaml", "--accelerate-config", "ddp.yaml", "--report_to", "none", "--gpu", "a100"
     )
     assert code == 1 and "does not fit" in shown
-    assert re.search(r"GPU-hours of 8 GPUs \d+ ", shown) and "A100 at 40% of 312 TFLOP/s" in shown
+    assert re.search(r"GPU-hours of 8 GPUs [\d.,]+ ", shown) and "A100 at 40% of 312 TFLOP/s" in shown
     assert "`--accelerate-config zero3.yaml` → 51.0 GiB" in shown
 
 

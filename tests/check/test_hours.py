@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from longact_trl.check.hours import hours_of, hours_table, scoring_passes
+from longact_trl.check.hours import amount, hours_of, hours_table, scoring_passes
 from longact_trl.check.memory.shape import ModelShape, shape_of
 from longact_trl.check.subject import read_subject
 from longact_trl.check.verdict import CannotCheck
@@ -129,9 +129,14 @@ def test_servers_are_not_counted_and_steps_and_price_are_said_where_known(clone,
     hours = hours_of(subject, Gpu("X", 1e15, 1e12))
     assert set(hours.parts) == {"scoring", "training"} and hours.steps == 10
     table = hours_table(hours, Gpu("X", 1e15, 1e12), price=2.0)
-    assert f"{2 * hours.gpu_hours:,.0f}" in list(table.columns[2].cells)
+    assert list(table.columns[2].cells)[-2:] == [amount(hours.gpu_hours), amount(2 * hours.gpu_hours)]
     assert "X at 40% of 1,000 TFLOP/s and 60% of 1.00 TB/s, assumed and not measured" in table.caption
     with pytest.raises(CannotCheck, match="CPU's peaks"):
         hours_of(read_subject("quickstart.yaml"), gpu_named("h100"))
     with pytest.raises(ValueError, match="'b7' is none of A100, H100, H800, H200"):
         gpu_named("b7")
+
+
+def test_what_is_small_is_not_nothing():
+    values = (0, 0.001, 0.25, 3.456, 46.04, 99.96, 123.4, 12_345)
+    assert [amount(value) for value in values] == ["0.00", "<0.01", "0.25", "3.46", "46.0", "100.0", "123", "12,345"]

@@ -23,6 +23,23 @@ def test_prompts_and_what_completions_earn(write):
     assert found["wrong"].endswith("earns format_reward 1, answer_reward 0")
 
 
+@pytest.mark.parametrize(
+    ("golds", "kind"),
+    [
+        (["1,200"], "number"),
+        (["Oslo", "Christiania"], "string"),
+        (["B"], "choice"),
+        (["no"], "yes_no"),
+        (["Anna, of the hill", "Bo", "Cy"], "list"),
+        ("Oslo", None),
+    ],
+)
+def test_right_and_wrong_of_every_kind(write, golds, kind):
+    found = earnings(read_subject(write()), {"prompt": "p", "answer": golds, "answer_kind": kind})
+    assert found["right"].endswith("earns format_reward 1, answer_reward 1"), found
+    assert found["wrong"].endswith("earns format_reward 1, answer_reward 0"), found
+
+
 def test_the_report_shows_the_shortest_the_middle_and_the_longest(write):
     console = Console(file=io.StringIO(), width=200)
     assert check_run(write(), console=console) == 0
