@@ -26,6 +26,7 @@ from rich.table import Table
 from longact_trl.evaluation.config import EvaluationConfig
 from longact_trl.settings.messages import usage_errors
 from longact_trl.settings.paths import check_here
+from longact_trl.settings.quiet import quiet
 from longact_trl.settings.recipe_yaml import parse_recipe
 
 
@@ -57,5 +58,6 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    quiet()
     with usage_errors():
         run(sys.argv[1:])

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..settings.messages import did_you_mean
 from .benchmarks import BENCHMARKS, RENAMED, Unit
 from .benchmarks.infinitebench import HUB_DATASET as INFINITEBENCH
 from .benchmarks.longbench_v2 import HUB_DATASET as LONGBENCH_V2
@@ -14,6 +15,8 @@ from .yarn import check_yarn
 
 
 BACKENDS = ("auto", "vllm", "transformers")
+DTYPES = ("auto", "bfloat16", "float16", "float32", "float64", "half", "float")
+"""Names that both backends or torch know."""
 DECIDED = dict.fromkeys(("pretrained", "tokenizer", "peft", "lora_local_path"), "model")
 DECIDED |= {"max_length": "max_model_length", "max_model_len": "max_model_length"}
 DECIDED |= {name: name for name in ("dtype", "batch_size", "seed")}
@@ -212,6 +215,7 @@ class EvaluationConfig:
         _check_among("tasks", self.tasks or (), [task for known in BENCHMARKS.values() for task in known.tasks])
         _check_among("protocol", [self.protocol], PROTOCOLS)
         _check_among("backend", [self.backend], BACKENDS)
+        _check_among("dtype", [self.dtype] if self.dtype else (), DTYPES)
         for name in ("num_samples", "batch_size", "max_model_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -241,4 +245,5 @@ class EvaluationConfig:
 
 def _check_among(name: str, values: Iterable[str], known: Iterable[str]) -> None:
     if unknown := [value for value in values if value not in known]:
-        raise ValueError(f"{name}: {', '.join(map(repr, unknown))} is not one of {', '.join(known)}.")
+        hint = did_you_mean(unknown[0], known, " Did you mean {!r}?")
+        raise ValueError(f"{name}: {', '.join(map(repr, unknown))} is not one of {', '.join(known)}.{hint}")

@@ -1,11 +1,11 @@
 """A study as it is written down before it runs: arms, seeds, commands, and what is expected of them."""
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ..settings.messages import did_you_mean
 from ..settings.paths import recipe_root
 from ..settings.recipe_yaml import find_config, read_config
 from .checks import check_decided, check_evaluation, check_name, check_seeds, check_texts, check_training
@@ -168,8 +168,8 @@ def read_study(file: str, output_dir: str | None = None) -> Study:
     known = [field.name for field in fields(Study)]
     for key in content:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            raise ValueError(f"{path} has an unknown key `{key}`. " + (f"Did you mean `{close[0]}`?" if close else ""))
+            hint = did_you_mean(str(key), known, "Did you mean `{}`?", f"A study has {', '.join(known)}.")
+            raise ValueError(f"{path} has an unknown key `{key}`. {hint}")
     if missing := [name for name in known if name not in content]:
         raise ValueError(f"{path} says nothing of {', '.join(missing)}.")
     if type(content["seeds"]) is int and content["seeds"] > 0:
