@@ -2,7 +2,8 @@
 
 import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,13 +152,14 @@ class Model:
                 rank = next(rank for rank in VLLM_LORA_RANKS if rank >= self.lora_rank)
                 args |= {"lora_local_path": self.adapter, "max_lora_rank": rank}
             args |= {"max_model_len": self.window, "seed": config.seed, "batch_size": "auto"}
-            return _vllm_backend()(**args)
+            with refusing(config.model_args):
+                return _vllm_backend()(**args)
         if self.adapter:
             args["peft"] = self.adapter
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        with naming(self.base):
+        with naming(self.base), refusing(config.model_args):
             return get_model("hf")(**args, max_length=self.window, batch_size=config.batch_size, device=device)
 
     def _copy_with_yarn(self, output_dir: Path) -> str:
@@ -167,6 +169,27 @@ class Model:
             write_copy(Path(source), self.hf_config, folder)
         state.wait_for_everyone()
         return str(folder)
+
+
+@contextmanager
+def refusing(model_args: dict | None) -> Iterator[None]:
+    """
+    Turn what an engine says of arguments that it does not take, or not with this value, into a message.
+
+    Args:
+        model_args (`dict`, *optional*):
+            The run's own.
+
+    Raises:
+        `ValueError`: With the engine's reason.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        of_arguments = "unexpected keyword argument" in str(error) or type(error).__name__ == "ValidationError"
+        if not (model_args and of_arguments):
+            raise
+        raise ValueError(f"model_args={model_args!r}: {' '.join(str(error).split())}") from error
 
 
 def _snapshot(model: str, revision: str | None) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ..settings.argument_classes import declared_names
+from ..settings.json_fields import LOADING, check_names
 from ..settings.messages import did_you_mean
 from .benchmarks import BENCHMARKS, RENAMED, Unit
 from .benchmarks.infinitebench import HUB_DATASET as INFINITEBENCH
@@ -14,6 +16,12 @@ from .ruler import Sources
 from .yarn import check_yarn
 
 
+ENGINES = (
+    ("lm_eval.models.huggingface", "HFLM"),
+    ("lm_eval.models.vllm_causallms", "VLLM"),
+    ("vllm.engine.arg_utils", "EngineArgs"),
+)
+"""What `model_args` are for."""
 BACKENDS = ("auto", "vllm", "transformers")
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64", "half", "float")
 """Names that both backends or torch know."""
@@ -204,6 +212,8 @@ class EvaluationConfig:
                 raise ValueError(f'{name}={value!r} must be names with values: write \'{{"NAME": "VALUE"}}\'.')
         if twice := [name for name in self.model_args or () if name in DECIDED]:
             raise ValueError(f"model_args: {twice[0]!r} is decided by `{DECIDED[twice[0]]}`: write that.")
+        if self.model_args:
+            check_names("model_args", self.model_args, LOADING + [n for of in ENGINES for n in declared_names(*of)])
         if not self.model:
             raise ValueError("Nothing to evaluate: give `--model` a Hub id or a folder.")
         for name in self.benchmarks:

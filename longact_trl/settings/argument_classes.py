@@ -60,6 +60,22 @@ def declared_parameters(module: str, name: str) -> dict[str, Any]:
     return {argument.arg: _type_of(argument.annotation, module) for argument in function.args.args}
 
 
+def declared_names(module: str, name: str) -> set[str]:
+    """
+    What a class is told: its own fields and what its `__init__` takes; arguments as in [`declared_class`].
+
+    Returns:
+        `set[str]`: Nothing where the source is not where it was.
+    """
+    try:
+        body = _definition(module, name)[1].body
+    except (OSError, SyntaxError, AttributeError, TypeError, LookupError):
+        return set()
+    fields = {line.target.id for line in body if isinstance(line, ast.AnnAssign)}
+    functions = [line for line in body if isinstance(line, ast.FunctionDef) and line.name == "__init__"]
+    return fields.union(*({argument.arg for argument in part.args.args} for part in functions)) - {"self"}
+
+
 def assigned(module: str, name: str) -> ast.expr:
     """
     What a module of a library assigns to a name; arguments as in [`declared_class`].

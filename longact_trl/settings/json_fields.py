@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -30,7 +31,7 @@ def check_mappings(args: Any) -> None:
         value = getattr(args, name)
         holds_mapping = any(dict in (part, get_origin(part)) for part in get_args(hint))
         if name == "model_init_kwargs" and isinstance(value, dict):
-            _check_names(value)
+            check_names(name, value, LOADING)
         if not holds_mapping or not isinstance(value, str) or not value:
             continue
         if name in OF_FILES and not value.startswith("{"):
@@ -42,7 +43,7 @@ def check_mappings(args: Any) -> None:
         except ValueError:
             found = None
         if isinstance(found, dict) and name == "model_init_kwargs":
-            _check_names(found)
+            check_names(name, found, LOADING)
         elif not isinstance(found, dict):
             raise ValueError(
                 f"`{name}` cannot be {value!r}: write a mapping in YAML, or JSON with its quotes such as "
@@ -50,8 +51,21 @@ def check_mappings(args: Any) -> None:
             )
 
 
-def _check_names(loading: dict) -> None:
-    for name in map(str, loading):
-        close = difflib.get_close_matches(name, LOADING, n=1, cutoff=0.8)
-        if close and close[0] != name:
-            raise ValueError(f"`model_init_kwargs` has an unknown key `{name}`. Did you mean `{close[0]}`?")
+def check_names(field: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    Check names inside a mapping for typos. One that is like none is left to the library that is told of it.
+
+    Args:
+        field (`str`):
+            Which mapping, for the message.
+        given, known (`Iterable[str]`):
+            Names that were written, and some that can be.
+
+    Raises:
+        `ValueError`: For the first that is nearly a known one.
+    """
+    known = set(known)
+    for name in map(str, given):
+        close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+        if name not in known and close:
+            raise ValueError(f"`{field}` has an unknown key `{name}`. Did you mean `{close[0]}`?")

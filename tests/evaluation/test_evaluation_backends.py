@@ -68,6 +68,12 @@ def test_files_tell_whether_a_folder_still_holds_the_same_model(tiny_model, tmp_
     assert Model(config_of(str(tmp_path))).weight_files != before
 
 
+def test_what_the_engine_does_not_take_is_a_message(tiny_model):
+    config = config_of(tiny_model, model_args={"enforce_eager": True})  # vLLM's
+    with pytest.raises(ValueError, match="model_args=.* got an unexpected keyword argument 'enforce_eager'"):
+        Model(config).load(config)
+
+
 def test_which_backend(tiny_model, monkeypatch):
     assert choose_backend(config_of(tiny_model, backend="auto")) == "vllm"  # the test environment has it
     monkeypatch.setenv("WORLD_SIZE", "2")

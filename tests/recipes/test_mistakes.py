@@ -128,6 +128,11 @@ CASES = {
     "protocol": (EVALUATE, [*PAPER, "--model", "m", "--protocol", "reason"], "'reason' is not one of .*reasoning"),
     "evaluated task": (EVALUATE, [*PAPER, "--model", "m", "--tasks", "qa_7"], "'qa_7' is not one.*Did you mean 'qa_"),
     "evaluation's type": (EVALUATE, [*PAPER, "--model", "m", "--dtype", "bf16"], "'bf16' .*Did you mean 'bfloat16'"),
+    "evaluation's engine": (
+        EVALUATE,
+        [*PAPER, "--model", "m", "--model_args", '{"gpu_memory_utilisation": 0.5}'],
+        "`model_args` has an unknown key `gpu_memory_utilisation`. Did you mean `gpu_memory_utilization`",
+    ),
     "evaluated folder": (EVALUATE, [*PAPER, "--model", "../nope"], "`model`: there is no '../nope'"),
     "evaluation's lengths": (EVALUATE, [*PAPER, "--model", "m", "--lengths", "4096", "-1"], "lengths: -1 must"),
     "evaluation's seed": (EVALUATE, [*PAPER, "--model", "m", "--seed", "-1"], "seed=-1 must not be negative"),
