@@ -160,17 +160,20 @@ def summary(run: Run, output_dir: Path, picture: Path, seconds: float) -> Table:
 
 
 def next_steps(root: Path, output_dir: Path) -> str:
-    recipe = relative(root / "recipes" / "grpo_longact.py")
-    launch = f"{accelerate()} launch --config_file {relative(root / 'accelerate_configs')}"
+    def launch(accelerate_config: str, *arguments: str) -> str:
+        file = relative(root / "accelerate_configs" / accelerate_config)
+        return shlex.join([accelerate(), "launch", "--config_file", file, *arguments])
+
+    recipe, cold_start = (relative(root / "recipes" / name) for name in ("grpo_longact.py", "sft_cold_start.py"))
+    control = ["--model_name_or_path", relative(MODEL), "--strategy", "random", "--output_dir", f"{output_dir}-random"]
     return (
         "Next, a page of the run, with every completion and why it earned nothing:\n"
-        f"  longact page {output_dir}\n"
+        f"  {shlex.join(['longact', 'page', str(output_dir)])}\n"
         "the same run with rows chosen at random (the paper's control):\n"
-        f"  {launch}/cpu.yaml {' '.join(THREADS)} {recipe} --config {CONFIG} "
-        f"--model_name_or_path {relative(MODEL)} --strategy random --output_dir {output_dir}-random\n"
+        f"  {launch('cpu.yaml', *THREADS, recipe, '--config', CONFIG, *control)}\n"
         'and the paper\'s run, on 8×80 GB, after `pip install "longact-trl[vllm,deepspeed]"`:\n'
-        f"  {launch}/zero3.yaml {relative(root / 'recipes' / 'sft_cold_start.py')} --config sft_qwen3_8b.yaml\n"
-        f"  {launch}/zero3.yaml {recipe} --config qwen3_8b.yaml"
+        f"  {launch('zero3.yaml', cold_start, '--config', 'sft_qwen3_8b.yaml')}\n"
+        f"  {launch('zero3.yaml', recipe, '--config', 'qwen3_8b.yaml')}"
     )
 
 

@@ -17,6 +17,7 @@ eval_table_1.yaml to eval_table_3.yaml are the paper's Tables 1-3, eval_paper.ya
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -53,8 +54,8 @@ def run(argv: list[str]) -> None:
         table.add_row(*(str(unit[column]) for column in columns))
     console = Console()
     console.print(table)
-    paths = f"Results: {Path(config.output_dir, RESULTS)}\nTables:  longact report {config.output_dir}"
-    console.print(paths, soft_wrap=True, highlight=False)  # in one line each, to be copied
+    paths = f"Results: {Path(config.output_dir, RESULTS)}\nTables:  longact report {shlex.quote(config.output_dir)}"
+    console.print(paths, soft_wrap=True, highlight=False, markup=False)  # in one line each, to be copied
 
 
 if __name__ == "__main__":

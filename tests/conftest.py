@@ -72,6 +72,12 @@ def cache(tmp_path, monkeypatch) -> Path:
     return use_cache(tmp_path / "cache", monkeypatch)
 
 
+@pytest.fixture(autouse=True)
+def width(monkeypatch) -> None:
+    """Tables are as wide as where there is no terminal, whatever the terminal of the tests."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def runs_of_the_user():
     """What a user trained before the tests is neither changed nor added to."""

@@ -1,5 +1,6 @@
 """A run that starts from what a cold start leaves: whether it is there, and if not, what to do first."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def check_cold_start(model: str | None, recipe_dir: str | Path) -> None:
 
 def _message(model: str, config: Path, base_model: str) -> str:
     recipe, launch = config.parent / "sft_cold_start.py", config.parents[1] / "accelerate_configs" / "zero3.yaml"
-    command = f"accelerate launch --config_file {relative(launch)} {relative(recipe)} --config {config.name}"
+    files = ["--config_file", relative(launch), relative(recipe), "--config", config.name]
+    command = shlex.join(["accelerate", "launch", *files])
     state = "has not been run"
     if any(Path(model).glob("checkpoint-*")):
         state, command = "has not come to its end", f"{command} --resume_from_checkpoint auto"

@@ -1,3 +1,6 @@
+import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,9 +15,10 @@ from longact_trl.analysis.run_picture import draw_run, load_run
 from longact_trl.data.mixture import load_mixture
 from longact_trl.evaluation.held_out import accuracy_by_task
 from longact_trl.pictures.heatmaps import render
-from longact_trl.quickstart import training_command
+from longact_trl.quickstart import next_steps, training_command
 from longact_trl.settings.paths import CONFIG, MODEL, free_folder, recipe_root
 from longact_trl.settings.recipe_yaml import read_config
+from longact_trl.settings.starting_point import missing_cold_start
 
 
 BEFORE = accuracy_by_task([True, False, False], ["needle", "hops", "multi_key"])
@@ -73,6 +77,22 @@ def test_the_command_names_files_that_exist(tmp_path, monkeypatch, inside):
     files = [part for part in command if part.endswith((".py", "cpu.yaml")) or "tiny_qwen3" in part]
     assert command[0] == sys.executable and len(files) == 3
     assert all(Path(file).exists() and Path(file).is_absolute() != inside for file in files)
+
+
+def test_commands_can_be_copied_from_a_folder_with_a_space(tmp_path, monkeypatch):
+    root, output_dir = tmp_path / "my clone", Path("my runs", "quickstart")
+    monkeypatch.chdir(tmp_path)
+    lines = [shlex.split(line) for line in next_steps(root, output_dir).splitlines() if line.startswith("  ")]
+    assert lines[0] == ["longact", "page", "my runs/quickstart"]
+    assert [line[line.index("--config_file") + 1] for line in lines[1:]] == [
+        f"my clone/accelerate_configs/{name}.yaml" for name in ("cpu", "zero3", "zero3")
+    ]
+    assert lines[1][-2:] == ["--output_dir", "my runs/quickstart-random"]
+    assert lines[3][4:] == ["my clone/recipes/grpo_longact.py", "--config", "qwen3_8b.yaml"]
+    shutil.copytree(recipe_root() / "recipes", root / "recipes")
+    message = missing_cold_start("runs/sft_qwen3_8b", root / "recipes").message
+    command = shlex.split(re.search("Run it: `([^`]+)`", message)[1])
+    assert command[3:5] == ["my clone/accelerate_configs/zero3.yaml", "my clone/recipes/sft_cold_start.py"]
 
 
 def test_the_configuration_trains_what_the_picture_shows():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -202,7 +203,7 @@ def test_the_users_command_without_a_cold_start_says_both_ways_on(tmp_path):
     assert "There is no model in 'runs/sft_qwen3_8b': the cold start has not been run." in said
     assert "couldn't find" not in said  # nothing was asked for
     way_on = re.search(r"Run it: `(accelerate launch [^`]+)`, or .*: `([^`]+)`", said)
-    _, _, _, zero3, recipe, *config = way_on[1].split()
+    _, _, _, zero3, recipe, *config = shlex.split(way_on[1])
     assert (zero3, recipe) == (f"{ROOT}/accelerate_configs/zero3.yaml", f"{RECIPES}/sft_cold_start.py")
     cold_start = parse_recipe((ColdStartArguments, SFTConfig, ModelConfig), [*config, *CPU], RECIPES)
     assert (cold_start[2].model_name_or_path, cold_start[1].output_dir) == ("Qwen/Qwen3-8B-Base", "runs/sft_qwen3_8b")
