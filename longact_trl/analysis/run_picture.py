@@ -86,7 +86,7 @@ def load_run(output_dir: str | Path) -> Run:
         raise ValueError(
             f"{output_dir} has no complete checkpoint of a LongAct run. Train with `save_strategy: steps`."
         )
-    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     saved = load_masks(checkpoint)
     return Run(
         step=state["global_step"],

@@ -91,4 +91,4 @@ def _in_layer_order(name: str) -> tuple[list[int], int]:
 def saved_settings(checkpoint: str | Path) -> dict | None:
     """The settings alone, or `None` in a checkpoint that is not [`LongActTrainer`]'s."""
     file = Path(checkpoint, STATE_DIR, SETTINGS)
-    return json.loads(file.read_text()) if file.is_file() else None
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

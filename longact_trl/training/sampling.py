@@ -208,7 +208,7 @@ class DynamicSamplingTrainer(CompletionTablesTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and (file := Path(checkpoint, STATE_DIR, SAMPLING_FILE)).is_file():
-            self._prompts_drawn = json.loads(file.read_text())["prompts_drawn"]
+            self._prompts_drawn = json.loads(file.read_text(encoding="utf-8"))["prompts_drawn"]
 
 
 class _Generation(NamedTuple):

@@ -82,3 +82,11 @@ def test_nothing_is_written_in_place():
             name = getattr(node.func, "attr", getattr(node.func, "id", None))
             whole = "scratch" in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
             assert name not in WRITERS or whole, f"{path}, line {node.lineno}: whole_file, write_whole or write_json"
+
+
+def test_texts_are_read_in_the_encoding_in_which_they_are_written():
+    """And not in that of the user's locale."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", None) in ("read_text", "write_text"):
+                assert node.args or node.keywords, f"{path}, line {node.lineno}: encoding"

@@ -166,7 +166,7 @@ def find_masks(trained: str | Path) -> TrainingMasks | None:
         return None
     saved = load_masks(folder)
     state = folder / "trainer_state.json"
-    step = json.loads(state.read_text())["global_step"] if state.is_file() else None
+    step = json.loads(state.read_text(encoding="utf-8"))["global_step"] if state.is_file() else None
     return TrainingMasks(folder, step, saved.settings, saved.ever_selected)
 
 
