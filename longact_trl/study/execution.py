@@ -126,6 +126,9 @@ def execute(
             report(run, "finished")
         except ValueError as error:
             failures.append(str(error))
+        except OSError as error:  # a full disk, most of all
+            again = "The same `longact study` goes on from there."
+            failures.append(f"{run.arm}, seed {run.seed}: {run.folder} cannot be written ({error}). {again}")
         finally:
             free.put(device)
 

@@ -124,6 +124,13 @@ def test_every_shipped_study_is_one():
         assert len({run.claim for run in study.runs()}) == len(study.runs()), file  # no arm is another's twin
 
 
+def test_a_folder_that_cannot_be_written_is_named(write, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(app, ["study", write(), "--output", str(tmp_path / "file" / "runs")])
+    message = " ".join(done.output.split())
+    assert done.exit_code == 2 and "massive, seed 0:" in message and "cannot be written ([Errno 20]" in message
+
+
 def test_names_that_people_write_are_names(write, tmp_path):
     arms = {"none": {}, "λ = 0.3": {"sparsity_ratio": 0.3}, "dense": {"strategy": "dense"}, "नमस्ते e\u0301-1.5": {}}
     study = read_study(write(arms=arms))
