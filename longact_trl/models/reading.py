@@ -17,8 +17,11 @@ from .weight_files import check_weights, refuse_adapter
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
+WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length")
+WINDOW_FIELDS += ("max_target_positions", "max_sequence_length", "max_seq_length", "seq_len")
 """What configurations call the positions that a model can read, as vLLM looks for them."""
+DECIDING_FIELD = "model_max_length"
+"""Command R's, which is more than its `max_position_embeddings`: it alone counts where it is there."""
 
 
 def load_config(model: str, revision: str | None = None, trust_remote_code: bool = False) -> "PretrainedConfig":
@@ -146,7 +149,8 @@ def window_of(config: "PretrainedConfig") -> int | None:
         -1.
     """
     text = config.get_text_config()
-    named = (getattr(text, field, None) for field in WINDOW_FIELDS)
+    fields = (DECIDING_FIELD,) if getattr(text, DECIDING_FIELD, None) else WINDOW_FIELDS
+    named = (getattr(text, field, None) for field in fields)
     return min((int(size) for size in named if size is not None and size > 0), default=None)
 
 

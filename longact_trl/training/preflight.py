@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from collections.abc import Collection
 from copy import deepcopy
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
@@ -24,6 +25,29 @@ if TYPE_CHECKING:
 
 ROPE_SETTINGS = {"rope_parameters", "rope_scaling", "rope_theta", "max_position_embeddings", "config"}
 """Arguments of `from_pretrained` that change a model's positions."""
+
+
+def check_reference_adapter(adapters: Collection[str], args: LongActConfig) -> None:
+    """
+    Check that TRL can make its frozen reference of a model's own adapters: of `default`, under the name `ref`.
+
+    Args:
+        adapters (`Collection[str]`):
+            Names of the adapters of a `PeftModel`.
+        args (`LongActConfig`):
+            Training arguments.
+
+    Raises:
+        `ValueError`: If `beta` asks for a reference, and there is no `default` or a `ref` already.
+    """
+    if args.beta == 0.0 or ("default" in adapters and "ref" not in adapters):
+        return
+    cause = "which TRL's copy is to be called" if "ref" in adapters else "and TRL takes the one called 'default'"
+    raise ValueError(
+        f"`beta`={args.beta} needs a frozen copy of an adapter as its reference. The model has "
+        f"{', '.join(map(repr, adapters))}, {cause}: load the adapters under other names (`adapter_name`), or set "
+        "`beta: 0`."
+    )
 
 
 def check_model_config(

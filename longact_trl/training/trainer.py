@@ -23,7 +23,14 @@ from .mask_refresh import MaskRefreshCallback
 from .model_card import PAPER
 from .parts import SCORE, MeasuredTrainer
 from .policy_losses import SELECTED, clip_bounds, reweight_advantages, select_tokens
-from .preflight import check_model_config, check_rope, check_vllm, prompt_window, source_of
+from .preflight import (
+    check_model_config,
+    check_reference_adapter,
+    check_rope,
+    check_vllm,
+    prompt_window,
+    source_of,
+)
 from .prompt_checks import check_dataset, fit_prompts
 from .resuming import ResumingTrainer
 from .run_file import write_run_file
@@ -85,6 +92,8 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
         adapter = kwargs.get("peft_config") or (model is not model_id and is_peft_model(model))
         quantised = bool(kwargs.get("quantization_config") or "quantization_config" in (args.model_init_kwargs or {}))
         check_vllm(args)
+        if model is not model_id and is_peft_model(model):
+            check_reference_adapter(model.peft_config, args)
         check_model_config(config, args, adapter, quantised)
         check_rope(config, args)
         check_shared_prefix(config, args)

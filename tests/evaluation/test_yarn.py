@@ -1,6 +1,8 @@
 """YaRN as an option of an evaluation: a window that transformers and vLLM agree on, the model left as it is."""
 
 import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from helpers.models import make_model
 from longact_trl.evaluation.backends import Model
 from longact_trl.evaluation.run import evaluate
 from longact_trl.evaluation.yarn import stretched
-from longact_trl.models.reading import window_of, yarn_reach
+from longact_trl.models.reading import WINDOW_FIELDS, window_of, yarn_reach
 
 
 YARN = {"factor": 4.0, "original_max_position_embeddings": 32768}
@@ -105,3 +107,14 @@ def test_at_128k_thinking_takes_nothing_from_the_prompt(tmp_path):
         lengths[protocol, factor] = lm.requests[0].doc["prompt_tokens"]
     assert lengths["reasoning", 2.5] == pytest.approx(lengths["official", 2.0], rel=0.02)
     assert lengths["reasoning", 2.0] < 0.8 * lengths["official", 2.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "window"),
+    [({"seq_len": 512}, 512), ({"model_max_length": 512}, 512), ({"model_max_length": 131072}, 131072)],
+)
+def test_a_window_by_any_name_that_vllm_knows(fields, window):
+    assert window_of(Qwen3Config(max_position_embeddings=8192, **fields)) == window
+    source = Path(find_spec("vllm").origin).parent / "transformers_utils" / "model_arch_config_convertor.py"
+    keys = source.read_text(encoding="utf-8").partition("possible_keys = [")[2].partition("]")[0]
+    assert set(re.findall(r'"(\w+)"', keys)) == set(WINDOW_FIELDS)

@@ -81,3 +81,16 @@ def test_the_best_model_at_the_end_is_the_best_adapter_beside_its_reference(tmp_
         assert torch.equal(loaded[frozen.replace(".default.", ".ref.")], before[frozen])
     trainer.save_model(tmp_path / "saved")
     assert all(torch.equal(t, best[n]) for n, t in load_file(f"{tmp_path}/saved/{file}").items())
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "named"), [("policy", None, "'policy', and"), ("default", "ref", "'ref', which")]
+)
+def test_a_reference_that_cannot_be_made_is_refused(tmp_path, name, other, named):
+    config = LoraConfig(target_modules=["q_proj", "k_proj"], r=2)
+    model = get_peft_model(make_model(), config, adapter_name=name)
+    if other:
+        model.add_adapter(other, config)
+    with pytest.raises(ValueError, match=f"`beta`=0.1 needs a frozen copy of an adapter .*{named} "):
+        make_trainer(tmp_path, model, beta=0.1)
+    make_trainer(tmp_path, model, beta=0.0)
