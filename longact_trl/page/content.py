@@ -69,7 +69,7 @@ def curves_of(runs: Sequence[RunFiles]) -> list[tuple[str, str]]:
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """
-    The last parts of the paths, as few as tell them apart: each run of a study lies in a folder `model`.
+    What tells the paths apart, without what all begin or end with: each run of a study lies in a folder `model`.
 
     Args:
         folders (`Sequence[Path]`):
@@ -79,11 +79,15 @@ def names_of(folders: Sequence[Path]) -> list[str]:
         `list[str]`
     """
     paths = [folder.resolve().parts for folder in folders]
-    for length in range(1, max(map(len, paths)) + 1):
-        names = ["/".join(path[-length:]) for path in paths]
-        if len(set(names)) == len(set(paths)):
-            break
-    return names
+    if len(set(paths)) == 1:
+        return [paths[0][-1]] * len(paths)
+    begin, end = (_shared_at_the_beginning(some) for some in (paths, [path[::-1] for path in paths]))
+    names = ["/".join(path[begin : len(path) - end]) for path in paths]
+    return names if all(names) else list(map(str, folders))
+
+
+def _shared_at_the_beginning(paths: Sequence[Sequence[str]]) -> int:
+    return next((i for i, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1), min(map(len, paths)))
 
 
 def _read(name: str) -> str:

@@ -18,7 +18,7 @@ from helpers.trainers import make_trainer, spread_reward
 from longact_trl import answer_reward
 from longact_trl.cli import app
 from longact_trl.page import run_files
-from longact_trl.page.content import page_of
+from longact_trl.page.content import names_of, page_of
 from longact_trl.page.run_files import read_run, spread_steps
 from longact_trl.training.mask_file import STATE_DIR
 from longact_trl.training.mask_refresh import churn_of
@@ -201,11 +201,25 @@ def test_answers_of_any_kind_are_golds(tmp_path, answers, gold):
     assert parts["rollouts-0-1"]["groups"][0]["gold"] == gold
 
 
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["massive/seed-0/model", "dense/seed-0/model"], ["massive", "dense"]),  # of a study
+        (["massive/seed-0/model", "dense/seed-1/model"], ["massive/seed-0", "dense/seed-1"]),
+        (["a/x/model", "a/y/model", "b/x/model"], ["a/x", "a/y", "b/x"]),
+        (["quickstart", "quickstart"], ["quickstart"] * 2),
+        (["run", "run/checkpoints"], ["{}/run", "{}/run/checkpoints"]),
+    ],
+)
+def test_runs_are_told_apart(tmp_path, folders, names):
+    assert names_of([tmp_path / folder for folder in folders]) == [name.format(tmp_path) for name in names]
+
+
 def test_rewards_that_are_no_numbers_or_of_other_names(tmp_path):
     one = write_table(tmp_path / "one" / "model", [{"own": 1.0, "right": True}, {"own": None, "right": False}])
     two = write_table(tmp_path / "two" / "model", [{"other": -2.0}, {"other": float("inf")}])
     data, parts = content_of(page_of([read_run(one, 100), read_run(two, 100)]))
-    assert [run["name"] for run in data["runs"]] == ["one/model", "two/model"]  # as a study's runs are called
+    assert [run["name"] for run in data["runs"]] == ["one", "two"]
     rewards = [[row["rewards"] for row in parts[f"rollouts-{i}-1"]["groups"][0]["rows"]] for i in (0, 1)]
     assert rewards == [[{"own": 1.0, "right": 1.0}, {"right": 0.0}], [{"other": -2.0}, {}]]
     assert type(rewards[0][0]["right"]) is float  # the script counts with it

@@ -102,7 +102,7 @@ def _finish(axis: "Axes", title: str, summary: dict, line: bool = True) -> None:
     axis.set_ylim(0, 1.2)  # room for the legend
     axis.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.legend(fontsize=9, frameon=False, loc="upper right", ncols=2)
+    axis.legend(fontsize=9, frameon=False, loc="upper right", ncols=2, handlelength=3.6)
 
 
 def _steps(axis: "Axes", summary: dict, batch: str, title: str) -> None:
