@@ -43,6 +43,11 @@ class WeightFiles:
                 "training run its `output_dir` or one of its checkpoint-N folders."
             )
 
+    @property
+    def names(self) -> set[str]:
+        """Of all tensors."""
+        return set(self._file_of)
+
     def names_of(self, model: nn.Module) -> dict[str, str]:
         """
         What a model's parameters are called in these files, which need not be what the model calls them.

@@ -6,7 +6,7 @@ from transformers import AutoConfig
 
 from helpers.families import tiny_model
 from helpers.models import make_tokenizer
-from helpers.trainers import make_args, make_prompts, spread_reward
+from helpers.trainers import make_args, make_prompts, make_trainer, spread_reward
 from longact_trl import LongActTrainer
 from longact_trl.analysis.drift.row_drift import measure_drift
 from longact_trl.method.projections import find_projections, row_dim
@@ -50,3 +50,23 @@ def test_a_folder_is_trained_saved_and_loaded_by_plain_transformers(family, tmp_
 def load(folder):
     config = AutoConfig.from_pretrained(folder)
     return model_class_of(config).from_pretrained(folder)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen2_vl", "hrm_text"])
+def test_a_run_goes_on_from_weights_that_are_saved_by_other_names(family, tmp_path):
+    """Experts one by one, an older prefix, fused layers: Trainer itself would leave them as a new model has them."""
+
+    def trainer_of(seed: int):
+        settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "num_generations": 2}
+        return make_trainer(tmp_path / "run", tiny_model(family, seed), **settings)
+
+    whole, parts = trainer_of(0), trainer_of(5)
+    whole.train()
+    checkpoint = str(tmp_path / "run" / "checkpoint-1")
+    parts.train(resume_from_checkpoint=checkpoint)
+    for name, weight in whole.model.named_parameters():
+        assert torch.equal(weight, parts.model.get_parameter(name)), name
+    parts.state.best_model_checkpoint = checkpoint
+    parts._load_best_model()
+    first = load(checkpoint).state_dict()
+    assert all(torch.equal(weight, first[name]) for name, weight in parts.model.state_dict().items())
