@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..settings.choices import LENGTH_POLICIES
+from ..settings.json_fields import check_names
 
 
 logger = logging.getLogger(__name__)
@@ -124,11 +126,14 @@ def prompt_lengths(
         `list[int]`: One length a row.
 
     Raises:
-        `ValueError`: If the tokenizer is slow, or has no template and prompts are messages.
+        `ValueError`: If the tokenizer is slow, or has no template and prompts are messages, or a name in
+            `chat_template_kwargs` is nearly one of the template's.
     """
     conversational = not isinstance(dataset[0]["prompt"], str)
     if (conversational and tokenizer.chat_template is None) or not tokenizer.is_fast:
         raise ValueError("the length policy needs a fast tokenizer with a chat template: set tokenizer.chat_template")
+    if chat_template_kwargs:  # a template passes over a name that it does not know
+        check_names("chat_template_kwargs", chat_template_kwargs, re.findall(r"\w+", str(tokenizer.chat_template)))
     lengths = dataset.map(
         _measure,
         input_columns=["prompt", *(["environment"] if isinstance(tools, dict) else [])],

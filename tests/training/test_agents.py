@@ -169,3 +169,15 @@ def test_what_is_there_passes():
         check_dataset(Dataset.from_dict({"prompt": ["?"], "answer": [answer]}), [answer_reward])
     check_dataset(None, [], Game)
     check_dataset(ROUTING, [], {"game": Game, "quiz": Quiz})
+
+
+def test_a_mistyped_argument_of_the_template_is_named():
+    rows, tokenizer = make_prompts().select(range(2)), tool_tokenizer()
+    plain, closed = (
+        prompt_lengths(rows, tokenizer, chat_template_kwargs=given) for given in ({}, {"enable_thinking": False})
+    )
+    assert (
+        plain != closed == prompt_lengths(rows, tokenizer, chat_template_kwargs={"enable_thinking": False, "mine": 1})
+    )
+    with pytest.raises(ValueError, match="`chat_template_kwargs` .*`enable_thinkng`. Did you mean `enable_thinking`"):
+        prompt_lengths(rows, tokenizer, chat_template_kwargs={"enable_thinkng": False})
