@@ -1,6 +1,8 @@
 """What libraries log that nobody who runs this can act on: it is not shown. All else is."""
 
 import logging
+import re
+import warnings
 
 
 UNHELPFUL = {
@@ -9,6 +11,8 @@ UNHELPFUL = {
     "DeepSpeed": "Setting accelerator to CPU",  # it is installed, and the run has asked for a CPU
 }
 """Name of a logger, and how the message begins."""
+UNHELPFUL_WARNINGS = ("`torch.distributed.reduce_op` is deprecated",)  # vLLM looks at all names of a module
+"""How a message of `warnings` begins."""
 
 
 def quiet() -> None:
@@ -17,6 +21,8 @@ def quiet() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(kept, _Leave) for kept in logger.filters):
             logger.addFilter(_Leave(beginning))
+    for beginning in UNHELPFUL_WARNINGS:
+        warnings.filterwarnings("ignore", re.escape(beginning))
 
 
 class _Leave(logging.Filter):

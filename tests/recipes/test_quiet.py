@@ -1,12 +1,13 @@
 """Noise that nobody can act on is not shown, everything else is."""
 
 import logging
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from longact_trl.settings.quiet import UNHELPFUL, quiet
+from longact_trl.settings.quiet import UNHELPFUL, UNHELPFUL_WARNINGS, quiet
 
 
 SOURCES = {
@@ -30,6 +31,16 @@ def test_only_that_message_is_left_out(name, monkeypatch):
     logger.warning(UNHELPFUL[name] + ": %s", "and more")
     logger.warning("Your disk is full.")
     assert shown == [UNHELPFUL[name], "Your disk is full."]
+
+
+@pytest.mark.parametrize("beginning", UNHELPFUL_WARNINGS)
+def test_only_that_warning_is_left_out(beginning):
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        quiet()
+        warnings.warn(f"{beginning}, write another", FutureWarning, stacklevel=1)
+        warnings.warn(f"Not so: {beginning}", FutureWarning, stacklevel=1)
+    assert [str(warning.message)[:6] for warning in shown] == ["Not so"]
 
 
 @pytest.mark.parametrize("name", SOURCES)
