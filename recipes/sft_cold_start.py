@@ -33,6 +33,11 @@ from longact_trl.settings.recipe_yaml import model_init_kwargs, parse_recipe
 from longact_trl.training.checkpoints import resolve_resume
 from longact_trl.training.cold_start import ColdStartArguments, load_demonstrations
 from longact_trl.training.preflight import source_of
+from longact_trl.training.saved_names import SavedNamesTrainer
+
+
+class ColdStartTrainer(SavedNamesTrainer, SFTTrainer):
+    """TRL's, which also goes on with a mixture of experts."""
 
 
 def train(argv: list[str]) -> None:
@@ -43,7 +48,7 @@ def train(argv: list[str]) -> None:
     with args.main_process_first(desc="reading the data"):  # the other ranks find it in the cache
         dataset = load_demonstrations(script_args, args.seed)
 
-    trainer = SFTTrainer(
+    trainer = ColdStartTrainer(
         model=model_args.model_name_or_path,
         args=args,
         train_dataset=dataset,

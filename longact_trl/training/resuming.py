@@ -8,9 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from trl import GRPOTrainer
 
-from ..models.weight_files import WeightFiles
 from .checkpoints import check_strategy, how_to_continue, naming_unreadable, resolve_resume, skip_epochs
 from .mask_file import STATE_DIR
+from .saved_names import SavedNamesTrainer
 
 
 AT_THE_TOP = "default"
@@ -18,7 +18,7 @@ AT_THE_TOP = "default"
 0."""
 
 
-class ResumingTrainer(GRPOTrainer):
+class ResumingTrainer(SavedNamesTrainer, GRPOTrainer):
     """
     [`~trl.GRPOTrainer`] whose checkpoints hold the completions that are generated and not yet trained on, are complete
     once `trainer_state.json` is there, and are continued from to the same bits.
@@ -78,7 +78,6 @@ class ResumingTrainer(GRPOTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             if is_peft_model(self.model) and AT_THE_TOP in self.model.peft_config and len(self.model.peft_config) > 1:
                 self._load_adapter_at_the_top(resume_from_checkpoint)
-            self._load_weights_of_other_names(resume_from_checkpoint)
         for name, param in self.model.named_parameters():
             if param.dtype != dtypes[name]:  # PEFT loads in float32 what TRL trains in bfloat16 (QLoRA)
                 param.data = param.data.to(dtypes[name])
@@ -89,21 +88,9 @@ class ResumingTrainer(GRPOTrainer):
         self.model.load_adapter(str(checkpoint), AT_THE_TOP, is_trainable=trained == AT_THE_TOP)
         self.model.set_adapter(trained)
 
-    def _load_weights_of_other_names(self, checkpoint: str | Path) -> None:
-        """
-        Read what Trainer leaves as it was before: weights that are saved as published checkpoints have them, such as
-        experts one by one or a vision-language model's by their older names.
-        """
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled or is_peft_model(self.model):
-            return  # whose checkpoints have the names of the model
-        if not WeightFiles(checkpoint).names <= self.model.state_dict().keys():
-            saved = type(self.model).from_pretrained(checkpoint, dtype=self.model.dtype)
-            self.model.load_state_dict(saved.state_dict())
-
     def _load_best_model(self):
         """Trainer looks at the top only, where an adapter of another name is none, or is not the one that learned."""
         super()._load_best_model()
-        self._load_weights_of_other_names(self.state.best_model_checkpoint)
         if is_peft_model(self.model) and (trained := self.model.active_adapter) != AT_THE_TOP:
             saved = Path(self.state.best_model_checkpoint, trained)
             self.model.load_adapter(str(saved), trained, is_trainable=True)

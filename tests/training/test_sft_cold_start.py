@@ -1,6 +1,7 @@
 """The cold start as a user runs it, on the embedded model: packing, and only the response is learned."""
 
 import json
+import shutil
 from pathlib import Path
 
 import grpo_longact
@@ -11,9 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from helpers.base_model import ends, make_base_model
+from helpers.families import tiny_config
 from helpers.paths import RECIPES, ROOT
 from longact_trl.data.am_deepseek import convert_row
 from longact_trl.data.rows import InvalidRow
+from longact_trl.quickstart import MODEL
 from longact_trl.settings.recipe_yaml import parse_recipe
 from longact_trl.training.cold_start import ColdStartArguments
 
@@ -42,12 +45,12 @@ def trainers(monkeypatch, clone) -> list[SFTTrainer]:
     """The trainers that the recipe makes."""
     made = []
 
-    class Kept(SFTTrainer):
+    class Kept(sft_cold_start.ColdStartTrainer):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr(sft_cold_start, "SFTTrainer", Kept)
+    monkeypatch.setattr(sft_cold_start, "ColdStartTrainer", Kept)
     return made
 
 
@@ -112,6 +115,21 @@ def test_resume_auto_continues_and_a_second_run_does_not_overwrite(tmp_path, tra
     run(tmp_path, *saves, "--resume_from_checkpoint", "auto", "--max_steps", "3")
     assert trainers[-1].state.global_step == 3
     assert [log["step"] for log in trainers[-1].state.log_history if "loss" in log] == [1, 2, 3]
+
+
+def test_a_mixture_of_experts_goes_on(tmp_path, trainers):
+    tokenizer, config = AutoTokenizer.from_pretrained(MODEL), tiny_config("qwen3_moe")
+    config.vocab_size, config.eos_token_id = len(tokenizer), tokenizer.eos_token_id
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "moe")
+    tokenizer.save_pretrained(tmp_path / "moe")
+    settings = ["--model_name_or_path", str(tmp_path / "moe"), "--save_strategy", "steps", "--save_steps", "1"]
+    settings += ["--max_rows", "40", "--learning_rate", "1e-2", "--warmup_steps", "0"]
+    run(tmp_path / "out", *settings)
+    shutil.rmtree(tmp_path / "out" / "checkpoint-2")
+    run(tmp_path / "out", *settings, "--resume_from_checkpoint", "auto")
+    whole, parts = (trainer.model for trainer in trainers)
+    for name, weight in whole.named_parameters():
+        assert torch.equal(weight, parts.get_parameter(name)), name
 
 
 def test_from_a_base_model_to_rollouts_that_stop(tmp_path, trainers):
