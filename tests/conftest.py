@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -70,6 +71,16 @@ def cache_of_fixtures(tmp_path_factory):
 def cache(tmp_path, monkeypatch) -> Path:
     """Each test has a datasets cache of its own."""
     return use_cache(tmp_path / "cache", monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """A test draws the same numbers, whatever has been drawn before it."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

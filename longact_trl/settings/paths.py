@@ -48,6 +48,7 @@ def new_folder(output_dir: str | Path) -> Iterator[Path]:
     """[`free_folder`], made at once: what is started at the same time takes another. Gone if it stays empty."""
     while True:
         folder = free_folder(output_dir)
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(parents=True)
             break
@@ -57,7 +58,8 @@ def new_folder(output_dir: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         with suppress(OSError):  # it holds something
-            os.removedirs(folder)
+            for path in made:
+                path.rmdir()
 
 
 def output_folder(output: Path | None, command: str, model: str) -> AbstractContextManager[Path]:

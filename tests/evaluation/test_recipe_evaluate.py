@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,16 +55,30 @@ def test_the_embedded_model_answers_some_questions(uninterrupted):
     assert uninterrupted["backend"] == "transformers" and uninterrupted["replicas"] == 1
 
 
+KILLED = """
+import os, runpy, signal, sys
+
+from longact_trl.evaluation.journal import JournaledLM
+
+generate, batches = JournaledLM._generate, []
+
+def dies(self, requests):
+    batches.append(requests)
+    if len(batches) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return generate(self, requests)
+
+JournaledLM._generate = dies
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_killed_it_continues_and_repeats_nothing(uninterrupted, tmp_path):
-    process = start(tmp_path)
-    while process.poll() is None and len(list((tmp_path / "requests").glob("*"))) == 0:
-        time.sleep(0.05)
-    while process.poll() is None and len(journal_of(tmp_path)) < 6:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    killed = run_forked("-c", KILLED, RECIPE, *ARGS, "--output_dir", tmp_path, timeout=900)
+    assert killed.returncode == -signal.SIGKILL, (killed.stdout + killed.stderr)[-4000:]
     before = journal_of(tmp_path)
-    assert 6 <= len(before) < NUM_SAMPLES and not (tmp_path / "results.json").exists()
+    assert len(before) == 6 and not (tmp_path / "results.json").exists()
 
     results = evaluated(tmp_path)
     after = journal_of(tmp_path)

@@ -25,6 +25,8 @@ KINDS = {
 }
 TOKEN = "hf_" + "onlyForTheLoopback" * 2
 LFS = (".safetensors", ".bin", ".png")
+NO_PROXY = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+"""Variables with which the loopback is asked directly, whatever the machine's way to the network."""
 
 
 class Hub(ThreadingHTTPServer):
@@ -217,4 +219,4 @@ def oid_of(path: str, content: bytes) -> str:
 def environment_of(hub: Hub) -> dict[str, str]:
     """Of a process that talks to this Hub, logged in."""
     settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    return {**os.environ, **settings, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+    return {**os.environ, **settings, "HF_HUB_DISABLE_TELEMETRY": "1", **NO_PROXY}

@@ -65,6 +65,10 @@ def test_a_folder_in_which_nothing_was_written_is_gone(tmp_path, monkeypatch):
         assert folder.is_dir()
         raise ValueError("a mistake")
     assert names_in(tmp_path) == []
+    (tmp_path / "runs").mkdir()  # the user's
+    with pytest.raises(SystemExit), output_folder(None, "inspect", "tiny"):
+        raise SystemExit(2)
+    assert names_in(tmp_path) == ["runs"] and names_in(tmp_path / "runs") == []
     with new_folder("runs/quickstart") as folder:
         (folder / "log.txt").touch()
     with output_folder(folder, "inspect", "tiny") as given:

@@ -10,6 +10,7 @@ NOTEBOOK = ROOT / "notebooks" / "quickstart.ipynb"
 
 
 def test_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # not the user's, whose startup files would run
     monkeypatch.setenv("NOTEBOOK_STEPS", "2")
     monkeypatch.setenv("NOTEBOOK_HELD_OUT", "32")
     notebook = nbformat.read(NOTEBOOK, as_version=4)

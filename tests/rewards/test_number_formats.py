@@ -1,13 +1,15 @@
 """One number, written as people write it: right in every spelling, wrong with every other sign, scale or number."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longact_trl.rewards.answers import answer_matches
 from longact_trl.rewards.numbers import read_number
 
 
+EVERYTHING = list(HealthCheck)
+FUZZ = settings(deadline=None, database=None, derandomize=True, suppress_health_check=EVERYTHING)
 CASES = {  # gold: what is right, what is wrong
     "-31.5": (
         ["minus 31.5", "negative 31.5", "负31.5", "-$31.5", "$-31.5", "-USD 31.5", "USD -31.5", "(-31.5)", "–$31.5"]
@@ -179,7 +181,7 @@ GROUPS = [
 ]
 
 
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@settings(FUZZ, max_examples=150)
 @given(st.integers(-(10**9), 10**9), st.sampled_from(MARKS), st.sampled_from(GROUPS), st.sampled_from("-–−"))
 def test_every_spelling_is_the_number_and_no_other(value, mark, group, minus):
     text = mark.format(value) if ":+" in mark else mark.format(group(value))
@@ -190,7 +192,7 @@ def test_every_spelling_is_the_number_and_no_other(value, mark, group, minus):
         assert not answer_matches(text, [str(other)], "number") or (value and abs(other / value - 1) < 0.0016)
 
 
-@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@settings(FUZZ, max_examples=300)
 @given(st.text("0123456789.,-–()+$% 元eE/*'", max_size=12), st.sampled_from(["5", "-5", "5.5", "(5)", "50%", "1234"]))
 def test_noise_is_never_another_sign(text, gold):
     """Whatever earns has the gold's digits, and a minus or brackets where the gold is negative, and nowhere else."""

@@ -2,7 +2,7 @@ import functools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trl.trainer.utils import get_callable_name
 
@@ -11,6 +11,9 @@ from longact_trl.rewards.answers import answer_matches
 from longact_trl.rewards.tagged import answer_reward, format_reward, prefills_think
 
 
+EVERYTHING = list(HealthCheck)
+FUZZ = settings(deadline=None, database=None, derandomize=True, suppress_health_check=EVERYTHING)
+"""The same on every run, however busy the machine."""
 FORMAT_CASES = [  # completion, loose, strict
     (tagged("Paris"), 1, 1),
     (f"\n {tagged('Paris')} \n", 1, 1),
@@ -96,6 +99,7 @@ golds_by_kind = st.one_of(
 )
 
 
+@FUZZ
 @given(golds_by_kind)
 def test_every_gold_scores_by_its_own_reward(kind_and_golds):
     kind, golds = kind_and_golds
@@ -104,6 +108,7 @@ def test_every_gold_scores_by_its_own_reward(kind_and_golds):
     assert rewards == [1.0] * len(golds)
 
 
+@FUZZ
 @given(st.lists(plain_item, min_size=1, max_size=5), st.randoms())
 def test_every_gold_list_scores_in_any_order_and_no_part_of_it_does(golds, random):
     shuffled = random.sample(golds, len(golds))
@@ -112,6 +117,7 @@ def test_every_gold_list_scores_in_any_order_and_no_part_of_it_does(golds, rando
     assert not answer_matches("\n".join([*shuffled, shuffled[0]]), golds, "list")
 
 
+@FUZZ
 @given(st.text(max_size=60), golds_by_kind)
 def test_no_text_makes_a_reward_fail(text, kind_and_golds):
     kind, golds = kind_and_golds

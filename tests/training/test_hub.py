@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM
 from transformers.utils.hub import PushInProgress, hf_api
 
-from helpers.hub_server import TOKEN, Hub, environment_of
+from helpers.hub_server import NO_PROXY, TOKEN, Hub, environment_of
 from helpers.paths import ROOT
 from helpers.trainers import make_trainer
 from longact_trl import LongActConfig, LongActTrainer
@@ -39,7 +39,8 @@ def hub(monkeypatch):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        for name, value in {"HF_TOKEN": TOKEN, **NO_PROXY}.items():
+            monkeypatch.setenv(name, value)
         yield hub
         huggingface_hub.close_session()  # its kept connections
 
