@@ -180,8 +180,10 @@ def prompter_from_metadata(
 
 def _files_of(folder: str) -> tuple:
     """What tells whether the files of a local tokenizer are still the same."""
+    from ..data.files import stamp_of
+
     files = sorted(Path(folder).glob("*.*")) if Path(folder).is_dir() else []
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return tuple((file.name, *stamp_of(str(file))) for file in files)
 
 
 @cache

@@ -48,7 +48,7 @@ def test_corrected_data_are_asked_again_and_only_what_they_changed(config):
     assert [request.doc["sample_id"] for request in again.requests] == ["id5"]
 
 
-@pytest.mark.parametrize("place", ["in the file", "beside it"])
+@pytest.mark.parametrize("place", ["in the file", "in the file, of the same size and time", "beside it"])
 def test_an_essay_that_changed_makes_rulers_samples_anew(config, tmp_path, place):
     essays = tmp_path / "essays"
     essays.mkdir()
@@ -57,7 +57,12 @@ def test_an_essay_that_changed_makes_rulers_samples_anew(config, tmp_path, place
     config = config(**settings, ruler_sources=STAND_INS | {"essays": str(essays)})
     first, again = Says(gold), Says(gold)
     evaluate(config, first)
-    (essays / ("a.txt" if place == "in the file" else "0.txt")).write_text("Nothing happened. " * 4000)
+    file, before = essays / "a.txt", (essays / "a.txt").stat()
+    if place == "in the file, of the same size and time":
+        file.write_text(file.read_text().replace("Once", "Here"))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        (file if place == "in the file" else essays / "0.txt").write_text("Nothing happened. " * 4000)
     evaluate(config, again)
     assert [request.doc["task"] for request in first.requests] == ["niah_single_2", "vt"]
     assert [request.doc["task"] for request in again.requests] == ["niah_single_2"]  # of no essay

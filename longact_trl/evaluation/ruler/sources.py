@@ -95,9 +95,11 @@ def _load(name: str, where: str, stamps: tuple):
 
 def _stamps(where: str) -> tuple:
     """What tells whether local files are still the ones that were read."""
+    from ...data.files import stamp_of  # loads `datasets`, which a configuration is checked before
+
     path = Path(where)
     files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
-    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return tuple((str(file), *stamp_of(str(file))) for file in files)
 
 
 def load_essays(where: str) -> Essay:
