@@ -1,7 +1,9 @@
 """When the completions of a prompt can share its forward pass, and why not, from config and arguments alone."""
 
 import sys
+from typing import TYPE_CHECKING
 
+from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 from trl import GRPOConfig
@@ -10,6 +12,9 @@ from ..models.reading import model_class_of, rope_kinds
 from ..settings.choices import OF_SHARED_PREFIXES
 from .recurrence import knows_recurrence
 
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 DEVICES = ("cpu", "cuda")
 """Where torch has a flash kernel that gives the log-sum-exp and takes it in its backward pass."""
@@ -64,10 +69,12 @@ def shares_prefixes(config: PretrainedConfig, args: GRPOConfig, model: nn.Module
     Returns:
         `bool`: Whether.
     """
-    return args.shared_prefix != "off" and (obstacle(config, args) or held_several_times(model)) is None
+    return args.shared_prefix != "off" and (obstacle(config, args) or obstacle_in(model)) is None
 
 
-def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig, model: nn.Module | None = None) -> None:
+def check_shared_prefix(
+    config: PretrainedConfig, args: GRPOConfig, model: nn.Module | None = None, adapter: "PeftConfig | None" = None
+) -> None:
     """
     Check that prompts can be shared where that was asked for.
 
@@ -78,6 +85,8 @@ def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig, model: nn.Mo
             Training arguments.
         model (`nn.Module`, *optional*):
             As in [`shares_prefixes`].
+        adapter (`PeftConfig`, *optional*):
+            Adapter that PEFT will put on it.
 
     Raises:
         `ValueError`: If `shared_prefix="on"` or prompts in chunks are asked for and it cannot be; says why.
@@ -86,7 +95,7 @@ def check_shared_prefix(config: PretrainedConfig, args: GRPOConfig, model: nn.Mo
         return
     wanted = ["`shared_prefix='on'`"] if args.shared_prefix == "on" else []
     wanted += [f"`{name}={value}`" for name in OF_SHARED_PREFIXES if (value := getattr(args, name))]
-    if wanted and (reason := obstacle(config, args) or held_several_times(model)):
+    if wanted and (reason := obstacle(config, args) or obstacle_of_adapter(adapter) or obstacle_in(model)):
         raise ValueError(
             f"{' with '.join(wanted)} cannot work: {reason} Write 'auto' and no `{'`, `'.join(OF_SHARED_PREFIXES)}` "
             "to forward each prompt again there."
@@ -178,19 +187,24 @@ def obstacle(config: PretrainedConfig, args: GRPOConfig) -> str | None:
     return None
 
 
-def held_several_times(model: nn.Module | None) -> str | None:
+def obstacle_in(model: nn.Module | None) -> str | None:
     """
-    Which block of a model stands in several layers, as a sentence: what `obstacle` cannot see without the model.
+    What in a model is in the way, as a sentence: what `obstacle` cannot see without it. Adapters that read or lengthen
+    whole rows, and blocks that stand in several layers.
 
     Args:
         model (`nn.Module` or `None`):
             The model, plain or wrapped by PEFT, if it is there.
 
     Returns:
-        `str` or `None`: `None` where each layer has blocks of its own.
+        `str` or `None`: `None` where nothing is.
     """
     if model is None:
         return None
+    if is_peft_model(model):
+        for adapter in model.peft_config.values():
+            if reason := obstacle_of_adapter(adapter):
+                return reason
     names: dict[nn.Module, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         in_layers = any(part.isdigit() for part in name.split("."))
@@ -198,6 +212,24 @@ def held_several_times(model: nn.Module | None) -> str | None:
             continue
         if names.setdefault(module, name) != name:
             return f"{names[module]} and {name} are one module, and a prefix is kept once for each."
+    return None
+
+
+def obstacle_of_adapter(adapter: "PeftConfig | None") -> str | None:
+    """
+    Why an adapter does not work on packed rows, as a sentence.
+
+    Args:
+        adapter (`PeftConfig` or `None`):
+            PEFT's configuration of it, if there is one.
+
+    Returns:
+        `str` or `None`: `None` where it does.
+    """
+    if getattr(adapter, "is_prompt_learning", False):
+        return f"{type(adapter).__name__} puts tokens of its own before a row, of which a packed one has several."
+    if getattr(adapter, "alora_invocation_tokens", None):
+        return "an adapter with `alora_invocation_tokens` looks for them in a row, and packed rows are several in one."
     return None
 
 

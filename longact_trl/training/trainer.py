@@ -96,7 +96,7 @@ class LongActTrainer(HubMixin, ResumingTrainer, SharedPrefixTrainer, DynamicSamp
             check_reference_adapter(model.peft_config, args)
         check_model_config(config, args, adapter, quantised)
         check_rope(config, args)
-        check_shared_prefix(config, args)
+        check_shared_prefix(config, args, adapter=kwargs.get("peft_config"))
         rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset} if eval_dataset else {}
         for dataset in (train_dataset, *evaluated.values()):

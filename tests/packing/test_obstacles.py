@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import (
     BambaConfig,
     DbrxConfig,
@@ -65,6 +66,25 @@ def test_what_it_refuses(tmp_path, config, settings, message):
         check_shared_prefix(config, on)
     check_shared_prefix(config, auto)
     assert not shares_prefixes(config, auto)
+
+
+@pytest.mark.parametrize(
+    "adapter, message",
+    [
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "PromptTuningConfig puts tokens of its own"),
+        (PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "PrefixTuningConfig puts tokens of its own"),
+        (LoraConfig(target_modules=["q_proj", "k_proj"], alora_invocation_tokens=[5]), "`alora_invocation_tokens`"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_adapters_that_read_whole_rows(tmp_path, adapter, message):
+    """Gradients would be others without a word."""
+    model = get_peft_model(make_model(), adapter)
+    on, auto = (make_args(tmp_path, shared_prefix=mode) for mode in ("on", "auto"))
+    for known in ({"adapter": adapter}, {"model": model}):
+        with pytest.raises(ValueError, match=f"`shared_prefix='on'` cannot work: .*{message}"):
+            check_shared_prefix(model.config, on, **known)
+    assert not shares_prefixes(model.config, auto, model)
 
 
 def test_what_a_model_drops_by_calling_the_function(tmp_path):
@@ -134,6 +154,14 @@ def test_it_refuses_before_weights_are_loaded(tmp_path, no_weights):
             spread_reward,
             make_args(tmp_path, shared_prefix="on", model_init_kwargs={"attn_implementation": "eager"}),
             make_prompts(),
+        )
+    with pytest.raises(ValueError, match="PromptTuningConfig puts tokens of its own before a row"):
+        LongActTrainer(
+            str(no_weights),
+            spread_reward,
+            make_args(tmp_path, shared_prefix="on", strategy="dense"),
+            make_prompts(),
+            peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
         )
     with pytest.raises(ValueError, match="Unknown `shared_prefix` 'yes'. Write one of 'auto', 'on', 'off'"):
         LongActConfig(str(tmp_path), shared_prefix="yes")

@@ -61,7 +61,7 @@ class MeasuringTrainer(LongActTrainer):
     @contextmanager
     def sharing_prefixes(self) -> Iterator[None]:
         """Inside, a prompt is forwarded once for its completions, where the model's attention allows it."""
-        shares = shares_prefixes(self.model.config, self.args)
+        shares = shares_prefixes(self.model.config, self.args, self.model)
         with packed_attention_in(self.model) if shares else nullcontext():
             yield
 
