@@ -117,7 +117,7 @@ def _no_p(study: Study) -> list[str]:
         return []
     enough = next(n for n in range(1, 100) if smallest_p(n, differences) <= LEVEL)
     return [
-        f"With {len(study.seeds)} seed{'s' * (len(study.seeds) != 1)} no p can be below {lowest:.2g} after Holm's "
+        f"With {len(study.seeds)} seed{'s' * (len(study.seeds) != 1)} no p can be below {lowest:.3g} after Holm's "
         f"adjustment for {differences} difference{'s' * (differences != 1)}, whatever comes out: intervals say "
         f"something, p from {enough} seeds on."
     ]
