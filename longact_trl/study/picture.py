@@ -37,7 +37,7 @@ def draw_study(study: Study, arms: Mapping[str, Arm]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 1.6 + max(2.6, 0.42 * len(arms))), dpi=DPI, layout="constrained")
-    figure.suptitle(study.title, x=0.01, ha="left")
+    figure.suptitle(study.title.replace("$", r"\$"), x=0.01, ha="left")
     scores, differences, rewards = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     names = list(arms)
     others = [name for name in names if name != study.baseline]

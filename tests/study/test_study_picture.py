@@ -16,7 +16,7 @@ def arm(steps: int = 3) -> Arm:
 
 
 def draw(arms: dict):
-    return draw_study(SimpleNamespace(title="Study", baseline="arm 0", against=lambda name: "arm 0"), arms)
+    return draw_study(SimpleNamespace(title="Costs $2_$", baseline="arm 0", against=lambda name: "arm 0"), arms)
 
 
 @pytest.mark.parametrize("count", [7, 18])
