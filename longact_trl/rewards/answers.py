@@ -30,7 +30,8 @@ def answer_matches(text: str, golds: list[str] | str, kind: str | None = None) -
       where the gold has them, too.
     - `string`: a gold, after Unicode, case, articles, punctuation and whitespace are normalised, alone or in a carrier
       phrase of at most `MAX_CARRIER_WORDS` words.
-    - `list`: every gold once, in any order, nothing else; separated by newlines, `;`, `,` or `and`, or numbered.
+    - `list`: every gold once, in any order, and nothing else but "The answer is" before them; separated by newlines,
+      `;`, `,`, `|` or `and`, or numbered, or in quotes.
     - `yes_no`: yes or no, true or false, alone or in a carrier phrase.
 
     Quotes, a code fence, `$…$`, `\\boxed{…}` and emphasis around an answer change nothing.

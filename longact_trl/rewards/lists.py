@@ -23,7 +23,11 @@ _SEPARATORS = tuple(
 )
 _WORD = re.compile(_AND, re.IGNORECASE)
 _JOINED = frozenset(separator for separator in _SEPARATORS if _AND in separator.pattern)
-_BULLETS = re.compile("[•‣◦▪●○■□◆◇►▶➢➤✓✔★☆※❖∙⦁]")
+_LEAD = re.compile(
+    r"\s*(?:(?:the |my )?(?:final |correct )?answers?(?: is| are)?\b(?:\s*:)?|答案(?:是|为|為)?\s*[:：]?)(?=.)",
+    re.IGNORECASE,
+)
+_BULLETS = re.compile("<br ?/?>|[|•‣◦▪●○■□◆◇►▶➢➤✓✔★☆※❖∙⦁]")
 _TITLES = re.compile("(?<=[」』》〉】])\\s*(?=[「『《〈【])")  # 《红楼梦》《西游记》
 _QUOTED = re.compile("\"([^\"]+)\"|“([^“”]+)”|「([^「」]+)」|『([^『』]+)』|«([^«»]+)»|„([^„“”]+)[“”]|'([^']+)'")
 _BETWEEN_QUOTED = re.compile(rf"(?:[\s,;、.\[\](){{}}]|{_AND})*", re.IGNORECASE)
@@ -64,6 +68,7 @@ def is_same_list(text: str, golds: list[str]) -> bool:
     key = _number_key if are_numbers else _signed_key
     wanted = Counter(map(key, golds))
     forms = dict.fromkeys((text, unwrap(text), _without_brackets(text) if len(golds) > 1 else text))
+    forms |= {text[lead.end() :]: None for text in [*forms] if (lead := _LEAD.match(text))}
     return any(
         len(items) == len(golds) and Counter(map(key, items)) == wanted
         for form in forms

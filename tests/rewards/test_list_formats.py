@@ -93,8 +93,22 @@ CASES = [  # golds, what is right, what is wrong
         ["1. a b\n2. c\n3. d", "1. a b\n1. c\n1. d", "1) a b, 2) c, and 3) d", "a b, c, and d", "* a b\n* c\n* d"]
         + ["– a b\n– c\n– d", "(a) a b (b) c (c) d", "A. a b\nB. c\nC. d", "I. a b\nII. c\nIII. d", "a b, c und d"]
         + ["a b & c & d", "a b, c & d", "a b, c y d", "a b, c e d"]
+        + ["The answer is a b, c and d", "The answers are: a b, c, d.", "Answer: a b; c; d", "答案是a b、c、d"]
+        + ["a b | c | d", "| a b |\n| c |\n| d |", "a b<br>c<br>d"]
         + ["a b, c, & d", "a b, c ve d", "a b, c i d", "a b, c és d", "a b, c і d"],
-        ["1. a b\n2. c", "1. a b 2. c 2. d x", "a b, c or d", "a b c d", "a, b, c, d", "a b, c, d, e", "a b, y, c, d"]
+        ["The answer is not a b, c, d", "The answer is a b, c or d", "answer", "The answer is e: a b, c, d"]
+        + [
+            "| a b | c |",
+            "a b | c | d | e",
+            "a b <br> c",
+            "1. a b\n2. c",
+            "1. a b 2. c 2. d x",
+            "a b, c or d",
+            "a b c d",
+            "a, b, c, d",
+            "a b, c, d, e",
+            "a b, y, c, d",
+        ]
         + ["a b, c, d, &", "1. a b 2. c 3. d 4. e", "1. a b\n- c\nd", "1. not a b 2. c 3. d"]
         + ["a b, &, c, d", "1 a b\n2 c\n3 d", "a b - c - d", "1 - a b, 2 - c, 3 - d"],
     ),
