@@ -93,7 +93,8 @@ class SharedPrefixTrainer(GRPOTrainer):
                 self._buffered_inputs = regroup(self._buffered_inputs, window)
             inputs = self._buffered_inputs[first]
         if not self._turns:
-            to_come = self.current_gradient_accumulation_steps - self._num_trained
+            # At least one: the last, short step of an iterable dataset's pass goes on in the next pass.
+            to_come = max(self.current_gradient_accumulation_steps - self._num_trained, 1)
             if self.aux_loss_enabled:  # of a micro-batch's tokens, all of which have to be in it
                 to_come = 1
             batches = self._buffered_inputs[first : first + to_come]
