@@ -82,7 +82,8 @@ class GradientMasker:
     def _parameters(self, module: nn.Module) -> dict[nn.Parameter, int]:
         """Parameters of the modules that `module` stands for, each once, and the dimension that counts their rows."""
         return {
-            param: row_dim(each) if param.dim() == 2 else 0
+            # ZeRO-3 leaves of a parameter no more than its shape, elsewhere.
+            param: row_dim(each) if len(getattr(param, "ds_shape", param.shape)) == 2 else 0
             for each in self._modules[module]
             for param in row_parameters(each)
         }

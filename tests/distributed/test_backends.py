@@ -18,7 +18,8 @@ WORKERS = {  # in the order in which they run
     "zero3": ("worker", "lora", "algorithms", "families", "shared_prefix", "interruptions"),
     "fsdp2": ("worker", "lora", "shared_prefix"),
 }
-FAMILIES = ["qwen3_5", "gpt_oss", "deepseek_v3"]  # a composite checkpoint with gates, experts, latent attention
+# A composite checkpoint with gates, experts, latent attention, a transposed fusion of Q, K and V.
+FAMILIES = ["qwen3_5", "gpt_oss", "deepseek_v3", "gpt2"]
 MORE_FAMILIES = ["qwen3_next", "qwen3_moe", "gemma3", "gemma4"]
 SAYS = {
     "worker": ["OK {backend} rank"],

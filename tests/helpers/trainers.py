@@ -52,11 +52,12 @@ def make_trainer(
     """
     names = ("eval_dataset", "peft_config", "callbacks", "optimizers")
     extra = {name: kwargs.pop(name) for name in names if name in kwargs}
+    dataset = kwargs.pop("train_dataset", None) or make_prompts()
     return trainer_class(
         make_model() if model is None else model,
         reward if isinstance(reward, list) else [reward],
         make_args(output_dir, **kwargs),
-        make_prompts(),
+        dataset,
         processing_class=make_tokenizer(),
         **extra,
     )

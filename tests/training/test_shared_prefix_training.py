@@ -88,6 +88,12 @@ SETTINGS = {
         "prefix_offload": True,
         "max_steps": 4,
     },
+    "a_stream_ends_within_a_step": {
+        "train_dataset": make_prompts().select(range(7)).to_iterable_dataset(),
+        "gradient_accumulation_steps": 8,
+        "steps_per_generation": 6,
+        "max_steps": 4,
+    },
     "order_kept": {"loss_type": "bnpo", "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
     "offload": {"prefix_offload": True, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8},
     "reference": {"beta": 0.1, "gradient_accumulation_steps": 2, "steps_per_generation": 4},
