@@ -156,7 +156,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict:
     if path.resolve() in above:
         raise ValueError(f"{path} is its own `base`. Remove that line in one of the files.")
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        config = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML in UTF-8: {error}") from error
     if not isinstance(config, dict):
