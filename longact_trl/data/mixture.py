@@ -3,7 +3,6 @@
 import inspect
 from pathlib import Path
 
-import yaml
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
@@ -124,7 +123,7 @@ def source_names(mixture: str | Path) -> list[str]:
         `list[str]`: Hub id, file or folder of each source, or the loader's name where it generates its rows.
     """
     names = []
-    for source in yaml.safe_load(Path(mixture).read_text(encoding="utf-8"))["sources"]:
+    for source in read_config(Path(mixture))["sources"]:
         default = inspect.signature(LOADERS[source["loader"]]).parameters.get("source")
         names.append(source.get("source") or (default.default if default else source["loader"]))
     return names

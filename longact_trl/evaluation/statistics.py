@@ -9,7 +9,7 @@ import torch
 
 Z = 1.959964  # 97.5 % quantile of the normal distribution: two-sided 95 %
 NUM_RESAMPLES = 10_000  # an end of the interval then moves by less than 0.1 points from one seed to another
-EXACT = 20  # differences whose 2^20 signs are all tried, in a tenth of a second
+EXACT = 20  # differences whose 2^20 signs are all tried
 TIE = 1e-12  # sums of the same numbers in another order
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..training.parts import PARTS, REST
 from .masks_over_time import projections_of
-from .rollouts import groups_of, is_number
+from .rollouts import groups_of, is_number, rewards_in
 from .run_files import RunFiles
 
 
@@ -61,9 +61,8 @@ def page_of(runs: list[RunFiles]) -> str:
 
 def curves_of(runs: Sequence[RunFiles]) -> list[tuple[str, str]]:
     """[`CURVES`], and after those of this package's rewards the mean of each other one."""
-    logged = dict.fromkeys(name for run in runs for entry in run.log for name in entry)
-    own = [name for name in logged if name.startswith("rewards/") and name.endswith("/mean")]
-    more = [(name, name.removeprefix("rewards/").removesuffix("/mean")) for name in own if name not in dict(CURVES)]
+    logged = rewards_in(entry for run in runs for entry in run.log)
+    more = [(name, function) for name, function in logged.items() if name not in dict(CURVES)]
     return [*CURVES[:NUM_REWARDS], *more, *CURVES[NUM_REWARDS:]]
 
 

@@ -1,7 +1,8 @@
 """Rollouts of a step as the page shows them: in groups, with what each earned and why."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy
 import pandas
@@ -11,6 +12,8 @@ from ..training.completion_tables import REASON
 
 
 SEVERAL = (list, tuple, numpy.ndarray)
+OF_A_REWARD = re.compile("rewards/(.+)/mean")
+"""What GRPOTrainer logs of a reward function."""
 NOT_REWARDS = {"step", "prompt", "completion", "advantage", "answer", "answer_kind", REASON}
 
 
@@ -104,3 +107,9 @@ def _is_missing(value) -> bool:
 def is_number(value) -> bool:
     """Whether a value can be drawn."""
     return isinstance(value, (int, float)) and value == value and abs(value) != float("inf")
+
+
+def rewards_in(log: Iterable[Mapping]) -> dict[str, str]:
+    """Reward functions whose means are logged: what the mean is called, to the function's name, in order."""
+    names = dict.fromkeys(name for entry in log for name in entry)
+    return {name: found[1] for name in names if (found := OF_A_REWARD.fullmatch(name))}

@@ -14,11 +14,11 @@ from ..training.completion_tables import THROWN_AWAY, TRAINED, tables
 from ..training.mask_file import has_masks, load_masks
 from .configuration import configuration_of
 from .masks_over_time import shown_checkpoints
-from .rollouts import reward_columns
+from .rollouts import reward_columns, rewards_in
 
 
 TRIES = 10
-"""Of reading a run that saves every second and keeps little, one in twenty was measured to fail."""
+"""Of reading a run that saves often and keeps little."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ def _read(folder: Path, max_rollouts: int) -> RunFiles:
     rollouts = {step: pandas.read_parquet(trained[step]) for step in steps}
     configuration = configuration_of(folder, saved)
     logged = {entry["step"] for entry in log if "reward" in entry}
-    known = [name[8:-5] for entry in log for name in entry if name.startswith("rewards/") and name.endswith("/mean")]
+    known = list(rewards_in(log).values())
     weights = configuration["settings"].get("reward_weights")
     for step, table in rollouts.items():  # not yet in a checkpoint
         if step not in logged:

@@ -20,7 +20,7 @@ from longact_trl.method.projections import find_projections
 from longact_trl.pictures.heatmaps import layer_of
 
 
-TEXTS = {"one": torch.arange(1, 41), "</script>two": torch.arange(40, 0, -1)}
+TEXTS = {"one": torch.arange(1, 41), "<!--<script></script>two": torch.arange(40, 0, -1)}
 
 
 def flat(text: str) -> str:
@@ -94,6 +94,7 @@ def test_the_page_holds_every_magnitude_and_nothing_from_elsewhere(inspected):
     page = (output / "index.html").read_text()
     assert not re.search(r"(src|href)\s*=|https?://|url\(|import ", page.split("<script>")[0])
     assert page.count("</script>") == 1  # a text's name cannot end the script
+    assert "<!--" not in page.split("const data = ")[1].split(";\n")[0]  # nor open one that ends nowhere
     assert "prefers-color-scheme: dark" in page
     assert page.count('class="sideways picture" tabindex="0"') == 2  # readable on a narrow screen
     data = json.loads(page.split("const data = ")[1].split(";\n")[0])

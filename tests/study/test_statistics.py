@@ -108,6 +108,7 @@ def test_what_could_be_detected_is_detected_in_80_percent_of_studies():
     )
     found = scipy.stats.ttest_1samp(generator.normal(effect, deviation, (4000, seeds)), 0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.05)
+    assert detectable_difference([0.1]) is None
     assert detectable_difference([0.1, 0.2, 0.3, 0.2, 0.1]) is None  # whose signs find nothing
 
 

@@ -33,8 +33,8 @@ def write_page(inspection: Inspection, summary: dict, output: Path) -> None:
     for name in ("overview", "statistics"):
         picture = base64.b64encode((output / f"{name}.png").read_bytes()).decode()
         data[name] = f"data:image/png;base64,{picture}"
-    # "</" would end the script element, wherever it comes from: a file's name can hold it.
-    text = json.dumps(data).replace("</", "<\\/")
+    # A file's name can hold `</script>` or `<!--`, which mean something also within a text.
+    text = json.dumps(data).replace("<", "\\u003c")
     write_whole(output / "index.html", TEMPLATE.read_text("utf-8").replace("__DATA__", text))
 
 
