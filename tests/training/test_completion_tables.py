@@ -89,6 +89,7 @@ def test_a_table_that_a_kill_has_cut_off_stops_no_later_run(tmp_path):
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(whole[:length])
             assert 9 not in tables(tmp_path, kind)
+    (tmp_path / THROWN_AWAY / "completions_00001.parquet").write_bytes(whole[:100])  # beside a whole one
     make_trainer(tmp_path, max_steps=3, **settings).train()
     assert list(tables(tmp_path)) == [1, 2, 3]
 
